@@ -6,28 +6,38 @@
 __all__ = ['IINError', 'ShapeError', 'NotInitialised', 'HostError', 'DataError', 'MissingExtra', 'extra', 'check_batch',
            'check_finite', 'warn_once', 'seeded', 'generator', 'device_of', 'sha256', 'assets', 'asset', 'whole_file']
 
-# %% ../nbs/00_core.ipynb #d3373b32
+# %% ../nbs/00_core.ipynb #af02ce5e
 import hashlib
 import importlib
 import json
 import os
 import random
+import uuid
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# %% ../nbs/00_core.ipynb #744edb92
+# %% ../nbs/00_core.ipynb #1f718358
 class IINError(Exception):
     "Anything this toolkit refuses, as `Where: expected X, got Y. Do Z.`"
 
     def __init__(self, where: str, expected: str, got: str, do: str):
         super().__init__(f"{where}: expected {expected}, got {got}. {do}")
 
+    def __reduce__(self): return _remake, (type(self), *self.args, self.__dict__)   # four arguments in, one message kept
 
+
+def _remake(kind: type, message: str, state: dict) -> Exception:
+    "An `IINError` from its finished message: what unpickling in another process calls."
+    error = kind.__new__(kind, message)
+    error.__dict__.update(state)
+    return error
+
+# %% ../nbs/00_core.ipynb #583cdae6
 class ShapeError(IINError, ValueError):
     "A tensor has the wrong shape, dtype or device."
 
@@ -47,32 +57,38 @@ class DataError(IINError, ValueError):
 class MissingExtra(IINError, ImportError):
     "An optional package is not installed."
 
-# %% ../nbs/00_core.ipynb #8ffd7baa
+# %% ../nbs/00_core.ipynb #e8abbd91
 def extra(module: str, name: str, feature: str):
     "Import optional `module`, or say which extra `name` brings it for `feature`."
+    package = module.split(".")[0]
     try: return importlib.import_module(module)
     except ImportError as e:
-        raise MissingExtra(feature, f"the package `{module.split('.')[0]}`", "none installed", f'Run: pip install "iin_nb[{name}]"') from e
+        absent = isinstance(e, ModuleNotFoundError) and e.name == package
+        got = "none installed" if absent else f"one that cannot be imported ({e})"
+        raise MissingExtra(feature, f"the package `{package}`", got, f'Run: pip install --upgrade "iin_nb[{name}]"') from e
 
-# %% ../nbs/00_core.ipynb #3a509080
+# %% ../nbs/00_core.ipynb #da81fa11
 def check_batch(x: Tensor, where: str, dim: int | None = None, like: Tensor | None = None, name: str = "z") -> Tensor:
-    "`x` itself if it is a finite float tensor (B, `dim`), of `like`'s dtype and device; else `ShapeError` or `DataError`."
-    want = f"{name} of shape (B, {dim if dim is not None else 'D'})"
-    if not isinstance(x, Tensor): raise ShapeError(where, want, type(x).__name__, "Pass a torch tensor: torch.as_tensor(array).")
+    "`x` itself if it is a float tensor (B, `dim`), of `like`'s dtype and device; else `ShapeError`. NaN is `check_finite`'s."
+    want = f"{name} of shape (B, {'D' if dim is None else dim})"
+    if not isinstance(x, Tensor): raise ShapeError(where, want, type(x).__name__, "Pass a torch tensor: torch.tensor(array).")
     if x.ndim != 2 or (dim is not None and x.shape[1] != dim):
-        raise ShapeError(where, want, f"shape {tuple(x.shape)}", "Pass one row per sample; flatten maps first, keep the batch axis for one sample.")
+        do = "Pass one row per sample; flatten maps first, keep the batch axis for one sample."
+        raise ShapeError(where, want, f"shape {tuple(x.shape)}", do)
+    if not x.is_floating_point(): raise ShapeError(where, f"{name} of floats", str(x.dtype), "Convert with .float().")
     if like is not None and x.dtype != like.dtype:
-        raise ShapeError(where, f"dtype {like.dtype}", str(x.dtype), f"Convert with .to({like.dtype}), or the flow with flow.to({x.dtype}).")
+        do = f"Convert with .to({like.dtype}), or the flow with flow.to({x.dtype})."
+        raise ShapeError(where, f"dtype {like.dtype}", str(x.dtype), do)
     if like is not None and x.device != like.device:
         raise ShapeError(where, f"device {like.device}", str(x.device), f"Move it with .to('{like.device}').")
     return x
 
-
-def check_finite(x: Tensor, where: str, name: str = "z") -> Tensor:
-    "`x` itself if every entry is finite; else `DataError` with the first bad row."
+# %% ../nbs/00_core.ipynb #813e4091
+def check_finite(x: Tensor, where: str, name: str = "z", first: int = 0) -> Tensor:
+    "`x` itself if every entry is finite; else `DataError` with the first bad row, counted from `first`."
     bad = ~torch.isfinite(x)
     if bad.any():
-        row = int(bad.reshape(len(x), -1).any(1).nonzero()[0])
+        row = first + int(bad.reshape(len(x), -1).any(1).nonzero()[0])
         raise DataError(where, f"finite {name}", f"{int(bad.sum())} NaN or Inf, the first in row {row}", "Remove or repair these rows.")
     return x
 
@@ -86,21 +102,21 @@ def warn_once(message: str) -> None:
     _warned.add(message)
     warnings.warn(message, stacklevel=3)
 
-# %% ../nbs/00_core.ipynb #e30a80b2
+# %% ../nbs/00_core.ipynb #7f5bc60f
 @contextmanager
 def seeded(seed: int | None):
     "Fix torch, numpy and python random numbers inside the block; the outer streams go on as if nothing had happened."
     if seed is None:
         yield
         return
-    state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
-        try: yield
-        finally:
-            random.setstate(state[0]); np.random.set_state(state[1])
+    python, array = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        try:
+            random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
+            yield
+        finally: random.setstate(python); np.random.set_state(array)
 
-
+# %% ../nbs/00_core.ipynb #b5f1364b
 def generator(seed: int | None) -> torch.Generator:
     "A CPU generator seeded with `seed`, or from entropy when it is None."
     g = torch.Generator()
@@ -108,13 +124,13 @@ def generator(seed: int | None) -> torch.Generator:
     else: g.manual_seed(seed)
     return g
 
-
+# %% ../nbs/00_core.ipynb #88f26378
 def device_of(module: torch.nn.Module) -> torch.device:
     "Where the parameters (else the buffers, else the CPU) of `module` live."
     for t in (*module.parameters(), *module.buffers()): return t.device
     return torch.device("cpu")
 
-# %% ../nbs/00_core.ipynb #1e8303e6
+# %% ../nbs/00_core.ipynb #178d4495
 def sha256(path: Path) -> str:
     "Hex digest of the file at `path`."
     h = hashlib.sha256()
@@ -122,36 +138,45 @@ def sha256(path: Path) -> str:
         while block := f.read(1 << 20): h.update(block)
     return h.hexdigest()
 
-
+# %% ../nbs/00_core.ipynb #365abb1e
 def assets() -> Path:
     "The folder with the embedded digits and checkpoints."
     here = Path(__file__).parent
     for folder in (here/"assets", here.parent/"data"):
         if (folder/"registry.json").exists(): return folder
-    raise DataError("core.assets", "the package's data folder", f"nothing beside {here}", "Reinstall iin_nb, or restore data/ with git checkout.")
+    do = "Reinstall iin_nb, or restore data/ with git checkout."
+    raise DataError("core.assets", "the package's data folder", f"nothing beside {here}", do)
 
-
+# %% ../nbs/00_core.ipynb #a81bc80c
 def asset(name: str) -> Path:
     "Path of the shipped file `name`, its sha256 checked."
     folder = assets()
-    entry = json.loads((folder/"registry.json").read_text()).get(name)
+    try: entry = json.loads((folder/"registry.json").read_text(encoding="utf-8")).get(name)
+    except ValueError as e: raise DataError("core.asset", f"a readable {folder/'registry.json'}", str(e), "Reinstall iin_nb.") from e
     if entry is None: raise DataError("core.asset", "a file of data/registry.json", repr(name), "Look at the names in registry.json.")
     path = folder/name
-    if not path.exists(): raise DataError("core.asset", f"the shipped file {name}", f"no such file in {folder}", "Reinstall iin_nb.")
-    if sha256(path) != entry["sha256"]:
-        raise DataError("core.asset", f"{name} with sha256 {entry['sha256'][:12]}…", "another content (cut off or damaged)", "Reinstall iin_nb.")
+    if not path.exists():
+        raise DataError("core.asset", f"the shipped file {name}", f"no such file in {folder}", "Reinstall iin_nb.")
+    if sha256(path) != (said := entry["sha256"]):
+        raise DataError("core.asset", f"{name} with sha256 {said[:12]}…", "another content (cut off or damaged)", "Reinstall iin_nb.")
     return path
 
-# %% ../nbs/00_core.ipynb #17dc1fce
+# %% ../nbs/00_core.ipynb #893e9c15
 @contextmanager
 def whole_file(path: Path):
-    "Yield a temporary path beside `path` and move it there on success: a file is written whole or not at all."
+    "Yield a temporary path beside `path` and move it there on success: a file is written whole or not at all, new folders neither."
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
+        new = []
     except OSError as e:
-        raise DataError("core.whole_file", f"room and permission to write {path}", str(e), "Choose another folder, or free some disk.") from e
-    finally: part.unlink(missing_ok=True)
+        do = "Choose another folder, or free some disk."
+        raise DataError("core.whole_file", f"room and permission to write {path}", str(e), do) from e
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+            for folder in new: folder.rmdir()

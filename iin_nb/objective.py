@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['RHO', 'RECIPE', 'BATCH', 'gaussian_nll', 'pair_nll', 'mean_pair_nll', 'train_flow']
 
-# %% ../nbs/13_objective.ipynb #0acc5492
+# %% ../nbs/13_objective.ipynb #7b0c5aca
 import math
 
 import torch
 from torch import Tensor
 
 from .core import ShapeError, generator
-from .factors import Layout
-from .fit import History, Recipe, fit
+from .factors import Layout, linear_start
+from .fit import History, Recipe, train
 from .flow import Flow, FlowConfig
 from .latents import Latents
 from .pairs import Concept, Pairs
@@ -41,8 +41,8 @@ def pair_nll(z_a: Tensor, logdet_a: Tensor, z_b: Tensor, logdet_b: Tensor, share
     moved = 0.5 * ((z_b - rho_k * z_a).square() / rest + rest.log()).sum(1) + 0.5 * z_b.shape[1] * math.log(2 * math.pi) - logdet_b
     return gaussian_nll(z_a, logdet_a) + moved
 
-# %% ../nbs/13_objective.ipynb #c0fd95a8
-RECIPE = Recipe(n_steps=1200, lr=2e-3, weight_decay=1e-2, eval_every=100)   # of T
+# %% ../nbs/13_objective.ipynb #4cb716d9
+RECIPE = Recipe(n_steps=800, lr=4e-3, weight_decay=1e-2, eval_every=100)   # of T
 BATCH = 512                                                                 # pairs a step
 
 
@@ -70,11 +70,12 @@ def train_flow(
     pairs, check_pairs = Pairs(latents.table, concepts), Pairs(check.table, concepts)
     g = generator(recipe.seed)
     flow = Flow(config or FlowConfig(layout.total, seed=recipe.seed))
-    flow.init_from(latents.sample(torch.randint(len(latents), (min(4096, 4 * len(latents)),), generator=g), g))
+    start = linear_start(latents.mean, concepts, latents.table, layout, recipe.seed) if flow.config.linear else None
+    flow.init_from(latents.sample(torch.randint(len(latents), (min(4096, 4 * len(latents)),), generator=g), g), start=start)
 
     def step(i: int) -> Tensor:
         a, b, shared = pairs.sample(batch, g)
         z, logdet = flow(torch.cat([latents.sample(a, g), latents.sample(b, g)]))
         return pair_nll(z[:batch], logdet[:batch], z[batch:], logdet[batch:], shared, layout.sizes, rho).mean()
 
-    return flow, fit(flow, step, lambda: mean_pair_nll(flow, check, check_pairs, layout, rho=rho), recipe, "nats a pair", "training T")
+    return flow, train(flow, step, lambda: mean_pair_nll(flow, check, check_pairs, layout, rho=rho), recipe, "nats a pair", "training T")

@@ -1,0 +1,124 @@
+"""Measure the table of benchmarks/RESULTS.md: hosts, explanations over three seeds, baselines, times.
+
+    python benchmarks/results.py            everything, about an hour on two cores
+    python benchmarks/results.py NAME ...   only these parts (see PARTS); the rest is kept from the last run
+
+Each part writes benchmarks/results.json as soon as it is done, so an interrupted run loses one part at most."""
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iin_nb import data, factors, fit, flow, latents, objective, pairs, scores, zoo
+from iin_nb.explanation import explain
+
+HERE = Path(__file__).parent
+STORE = HERE/"results.json"
+SEEDS = (0, 1, 2)
+CONCEPTS = {"digit": "class", "color": ["r", "g", "b"]}
+KINDS = ("classifier", "autoencoder")
+
+
+def hosts() -> dict:
+    "Held-out accuracy of the classifier, shipped and trained anew for each seed."
+    digits = data.color_digits()
+    found = {"shipped": zoo.accuracy(zoo.shipped_model("digits-classifier"), digits.held_out), "judge": zoo.accuracy(zoo.judge(), digits.held_out)}
+    for seed in SEEDS: found[f"seed {seed}"] = zoo.accuracy(zoo.train("classifier", digits, replace(zoo.RECIPES["classifier"], seed=seed))[0], digits.held_out)
+    return found
+
+
+def explanations(kind: str) -> dict:
+    "The demo's scores of one shipped host for each seed, and probes by MLP beside shuffled labels."
+    digits, host, judge = data.color_digits(), zoo.load(f"digits-{kind}"), zoo.judge()
+    found = {}
+    for seed in SEEDS:
+        expl = explain(host, digits, CONCEPTS, seed=seed)
+        found[seed] = scores.score(expl, digits.held_out, judge, seed=seed)
+        f = expl.encode(digits.held_out.images)
+        for name, (probe, shuffled) in {"probe_mlp": ("mlp", False), "probe_shuffled": ("linear", True)}.items():
+            found[seed][name] = scores.probes(expl, f, expl.to_z(f), digits.held_out.table, probe, shuffled)
+    return found
+
+
+def _latents(kind: str) -> tuple:
+    "Latents to learn from, to stop by and to test on, and the two concepts."
+    digits, host = data.color_digits(), zoo.load(f"digits-{kind}")
+    learn, check = digits.train.split()
+    made = latents.encode(host, learn, 10), latents.encode(host, check, 4, seed=1), latents.encode(host, digits.held_out)
+    return *made, pairs.concepts(learn.table, CONCEPTS)
+
+
+def _trained(parts: tuple, dims: dict, config, recipe: fit.Recipe, batch: int = objective.BATCH) -> dict:
+    "One T on given latents: held-out pair likelihood and linear probes."
+    learn, check, test, concepts = parts
+    layout = factors.Layout.of(dims, learn.mean.shape[1])
+    trained, history = objective.train_flow(learn, check, concepts, layout, config, recipe, batch)
+    with torch.no_grad(): f = layout.split(trained(test.mean)[0])
+    source = test.table["source"].to_numpy()
+    probe = {c.name: {k: scores.probe(b, c.read(test.table), source) for k, b in f.items()} for c in concepts}
+    return {"dims": layout.dims, "nll": objective.mean_pair_nll(trained, test, pairs.Pairs(test.table, concepts), layout, 8000), "probe": probe,
+            "seconds": history.seconds, "steps": history.rows[-1]["step"], "parameters": trained.n_parameters}
+
+
+def published(kind: str) -> dict:
+    "The shipped recipe against the published T and its optimiser: same latents, same dims, 120 s each."
+    parts = _latents(kind)
+    dims = factors.PUBLISHED_DIMS[kind]
+    ours = replace(objective.RECIPE, n_steps=100_000, max_seconds=120)
+    theirs = fit.Recipe(n_steps=100_000, max_seconds=120, lr=1.125e-4, weight_decay=0, clip=1e9, betas=(0.5, 0.9), schedule="constant", eval_every=200)
+    return {"ours": _trained(parts, dims, None, ours), "published": _trained(parts, dims, flow.FlowConfig.published(), theirs, batch=25)}
+
+
+def dims(kind: str) -> dict:
+    "Our default sizes, the published ones and the two estimates of the original work: same T, same recipe, 80 s each."
+    parts = _latents(kind)
+    learn, check, _, concepts = parts
+    pair = pairs.Pairs(learn.table, concepts)
+    sizes = {"ours": factors.estimate_dims(learn, check, concepts), "published": factors.PUBLISHED_DIMS[kind]}
+    recipe = replace(objective.RECIPE, n_steps=100_000, max_seconds=80)
+    found = {name: _trained(parts, d, None, recipe) for name, d in sizes.items()}
+    return found | {"formula": {"released code": factors.dims_released(learn.mean, pair), "paper's Eq. 11": factors.dims_paper(learn.mean, pair)}}
+
+
+def times() -> dict:
+    "The demo in a new process with an empty numba cache, and the cost of importing iin_nb beyond torch."
+    found = {}
+    for name, flags in {"demo": [], "demo --quick": ["--quick"]}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "iin_nb.cli", "demo", "--out", folder, *flags], check=True, env={**os.environ, "NUMBA_CACHE_DIR": f"{folder}/numba"}, stdout=subprocess.DEVNULL)
+            found[name] = time.perf_counter() - start
+    for name in ("torch", "torch, iin_nb"):
+        runs = []
+        for _ in range(5):
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
+            runs.append(time.perf_counter() - start)
+        found[f"import {name}"] = min(runs)
+    return found
+
+
+PARTS = {"hosts": hosts, **{f"{part.__name__} {k}": (lambda part=part, k=k: part(k)) for k in KINDS for part in (explanations, published, dims)}, "times": times}
+
+
+def main() -> None:
+    from table import write_table
+    store = json.loads(STORE.read_text()) if STORE.exists() else {}
+    for name in sys.argv[1:] or PARTS:
+        start = time.perf_counter()
+        print(f"{name} …", flush=True)
+        found = json.loads(json.dumps(PARTS[name]()))
+        store[name] = {"found": found, "minutes": (time.perf_counter() - start) / 60, "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}}
+        STORE.write_text(json.dumps(store, indent=1))
+    sys.exit(write_table(store, HERE/"RESULTS.md"))
+
+
+if __name__ == "__main__": main()

@@ -1,0 +1,305 @@
+"""Maps: PCA, placing, and UMAP in another process, which leaves nothing behind however it ends."""
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toy_explanation import explain_toy, recipes
+
+from iin_nb import core, embed
+from iin_nb.core import DataError, IINError, ShapeError
+from iin_nb.embed import Atlas, atlas, pca_map, place, start_maps, umap_map
+from iin_nb.factors import Layout
+
+
+def noise(n, d, seed=0): return torch.randn(n, d, generator=core.generator(seed))
+
+
+@pytest.fixture(scope="module")
+def toy():
+    u, figure = recipes(200)
+    return explain_toy(u), u, figure
+
+
+@pytest.fixture(scope="module")
+def twins(tmp_path_factory):
+    "Begun with the first test, asked for with the last: two maps of the very same points, and one on a line."
+    x = noise(120, 6)
+    both = Atlas(x, torch.cat([noise(120, 2, 1), x], 1), Layout(("residual", "shape"), (2, 6)))
+    return start_maps(both, ["z", "shape", "shape_1d"], tmp_path_factory.mktemp("maps"), seed=3)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begin(twins): pass
+
+
+def gone(pid, seconds=10):
+    "Whether a process ends within some seconds."
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z": return True
+        except OSError: return True
+        time.sleep(0.05)
+    return False
+
+
+# ---- PCA
+
+def test_pca_keeps_all_distances_where_it_can():
+    x = (noise(50, 2) @ noise(2, 9, 1)).double()
+    made = pca_map(x)
+    assert torch.allclose(torch.cdist(made, made), torch.cdist(x, x), atol=1e-6)
+    assert made.var(0)[0] > made.var(0)[1] and made.mean(0).abs().max() < 1e-5
+
+
+def test_pca_is_the_same_from_any_side():
+    x = noise(60, 5)
+    assert torch.allclose(pca_map(x), pca_map(x.flip(0)).flip(0), atol=1e-4), "signs do not depend on the order of rows"
+    assert pca_map(x.double()).dtype == torch.float64
+
+
+@pytest.mark.parametrize("n, d, dim", [(1, 7, 2), (2, 7, 2), (5, 1, 2), (5, 1, 1), (3, 64, 2)])
+def test_pca_of_little(n, d, dim):
+    made = pca_map(noise(n, d), dim)
+    assert made.shape == (n, dim) and torch.isfinite(made).all()
+
+
+def test_pca_of_a_constant_is_a_point(): assert pca_map(torch.full((20, 5), 3.0)).abs().max() == 0
+
+
+# ---- placing
+
+@pytest.mark.parametrize("d, k, shift", [(1, 5, 0), (3, 5, 0), (64, 1, 0), (64, 5, 100), (64, 30, -100)])
+def test_a_reference_point_lands_on_itself(d, k, shift):
+    x, y = noise(400, d) + shift, 10 * noise(400, 2, 1)
+    apart = torch.cdist(x, x).fill_diagonal_(9).amin(1) > 1e-2 if d == 1 else torch.ones(400, dtype=torch.bool)
+    assert apart.sum() > 50
+    assert (place(x, y, x, k) - y)[apart].abs().max() < 2e-2
+
+
+def test_the_formula():
+    x, y, new, k = noise(60, 4), noise(60, 2, 1), noise(9, 4, 2), 5
+    found = place(x, y, new, k)
+    for row, got in zip(new, found, strict=True):
+        squared = (x - row).square().sum(1)
+        near = squared.argsort()[:k]
+        w = 1 / (squared[near] + 1e-6 * squared[near].max())
+        assert torch.allclose(got, (w[:, None] * y[near]).sum(0) / w.sum(), atol=1e-4)
+
+
+def test_far_from_the_origin_nothing_is_lost():
+    x, y, new = noise(300, 8), noise(300, 2, 1), noise(50, 8, 2)
+    assert (place(x + 300, y, new + 300) - place(x, y, new)).abs().median() < 1e-3
+
+
+def test_placing_on_little():
+    assert place(torch.ones(1, 3), torch.tensor([[5.0, 6]]), noise(4, 3)).tolist() == [[5, 6]] * 4
+    same = place(torch.ones(5, 2), torch.arange(5.0)[:, None], torch.ones(1, 2))
+    assert same.item() == pytest.approx(2), "identical references: their mean"
+    assert place(noise(10, 2), noise(10, 1), noise(0, 2)).shape == (0, 1)
+    assert place(noise(10, 2).double(), noise(10, 2).double(), noise(3, 2).double()).dtype == torch.float64
+
+
+def test_placing_stays_on_the_map():
+    x, y = noise(500, 5), noise(500, 2, 1)
+    made = place(x, y, 100 * noise(50, 5, 3))
+    assert (made >= y.amin(0) - 1e-4).all() and (made <= y.amax(0) + 1e-4).all()
+
+
+def test_placing_is_fast():
+    "Bound of the explorers: 15 ms for 200 points on a map of 10,000; here with room for a busy machine."
+    x, y, new, times = noise(10_000, 64), noise(10_000, 2, 1), noise(200, 64, 2), []
+    for _ in range(10):
+        start = time.perf_counter()
+        place(x, y, new)
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.03
+
+
+@pytest.mark.parametrize("wrong, error, says", [
+    (lambda: place(noise(9, 3), noise(8, 2), noise(2, 3)), DataError, r"one coordinate row per reference point \(9, at least 1\), got 8"),
+    (lambda: place(noise(0, 3), noise(0, 2), noise(2, 3)), DataError, "embed.place: expected one coordinate row per reference"),
+    (lambda: place(noise(9, 3), noise(9, 2), noise(2, 4)), ShapeError, r"embed.place: expected new of shape \(B, 3\), got shape \(2, 4\)"),
+    (lambda: place(noise(9, 3), noise(9, 2), noise(2, 3).double()), ShapeError, "embed.place: expected dtype torch.float32"),
+    (lambda: pca_map(torch.tensor([[1.0, float("inf")]])), DataError, "embed.pca_map: expected finite x"),
+    (lambda: pca_map(noise(3, 2)[0]), ShapeError, "embed.pca_map: expected x of shape"),
+    (lambda: pca_map(noise(0, 2)), DataError, "embed.pca_map: expected at least one point"),
+    (lambda: umap_map(noise(3, 2)), DataError, "embed.umap_map: expected at least 4 points, got 3. Use pca_map"),
+    (lambda: umap_map(torch.full((9, 2), float("nan"))), DataError, "embed.umap_map: expected finite x"),
+])
+def test_bad_input_is_named(wrong, error, says):
+    with pytest.raises(error, match=says): wrong()
+
+
+def test_umap_of_a_constant_is_a_point_and_says_so():
+    core._warned.clear()
+    with pytest.warns(UserWarning, match="all points are the same"): assert umap_map(torch.ones(40, 5)).abs().max() == 0
+
+
+# ---- an atlas
+
+def test_atlas_has_every_map(toy):
+    expl, u, _ = toy
+    made = atlas(expl, u, umap=False)
+    assert made.names == ["z", "residual", "shape", "color", "shape_1d", "color_1d"] == list(made.coords)
+    assert {n: c.shape[1] for n, c in made.coords.items()} == {n: 1 if n.endswith("1d") else 2 for n in made.names}
+    assert torch.equal(made.part("color_1d"), expl.encode(u).color) and torch.equal(made.part("z"), expl.host.encode(u))
+    assert made.title("shape_1d") == "the shape factor of 200 inputs, PCA in 1-D" and made.title("z") == "z of 200 inputs, PCA in 2-D"
+    for name in made.names: assert (made.place(name, made.z, made.z_tilde) - made.coords[name]).abs().max() < 2e-2
+
+
+def test_atlas_makes_what_is_asked(toy):
+    expl, u, _ = toy
+    made = atlas(expl, u, umap=False, names=(n for n in ("shape", "z")))
+    assert list(made.coords) == ["shape", "z"] and not atlas(expl, u, umap=False, names=[]).coords
+    for wrong, says in (
+        (lambda: made.title("color"), "expected one of shape, z, got 'color'"),
+        (lambda: made.part("hue"), "expected one of z, residual.* got 'hue'"),
+        (lambda: made.part("residual_1d"), "got 'residual_1d'"),
+        (lambda: atlas(expl, u[:0], umap=False), "at least one input"),
+        (lambda: atlas(expl, u, umap=False, names=["hue"]), "got 'hue'"),
+    ):
+        with pytest.raises(DataError, match=says): wrong()
+
+
+# ---- maps in another process
+
+def test_nothing_blocks_and_pca_stands_in(toy):
+    expl, u, _ = toy
+    bare = Atlas(expl.host.encode(u), expl.encode(u).z_tilde, expl.layout)
+    start = time.perf_counter()
+    making = start_maps(bare)
+    early = making.result()
+    assert time.perf_counter() - start < 2 and not making.ready()
+    assert early.method == dict.fromkeys(bare.names, "PCA") and torch.equal(early.coords["shape"], pca_map(bare.part("shape")))
+    assert not bare.coords, "the atlas that was passed is not written to"
+    making.close()
+    making.close()
+    assert gone(making.process.pid) and not making.folder.exists() and not making.ready()
+    start = time.perf_counter()
+    assert set(making.result(30).method.values()) == {"PCA"} and time.perf_counter() - start < 2, "nobody waits for a process that is gone"
+
+
+def test_nothing_to_make_is_ready_at_once(toy):
+    expl, u, _ = toy
+    now = atlas(expl, u, umap=False)
+    making = start_maps(now, [])
+    assert making.ready() and making.result(60).method == now.method and not making.folder.exists()
+
+
+def test_coordinates_that_are_there_stay_until_the_new_ones_come(toy):
+    expl, u, _ = toy
+    stored = Atlas(expl.host.encode(u), expl.encode(u).z_tilde, expl.layout, {"z": noise(200, 2)}, {"z": "UMAP"})
+    making = start_maps(stored, ["z", "shape"])
+    early = making.result()
+    making.close()
+    assert torch.equal(early.coords["z"], stored.coords["z"]) and early.method == {"z": "UMAP", "shape": "PCA"}
+
+
+def test_a_forgotten_handle_ends_the_work(toy):
+    expl, u, _ = toy
+    making = start_maps(atlas(expl, u, umap=False), ["z"])
+    pid, folder = making.process.pid, making.folder
+    del making
+    assert gone(pid) and not folder.exists()
+
+
+def test_a_process_that_fails_is_reported_once_and_a_pca_stays(toy, monkeypatch):
+    expl, u, _ = toy
+    monkeypatch.setattr(embed.sys, "executable", "/bin/false" if Path("/bin/false").exists() else "/usr/bin/false")
+    core._warned.clear()
+    making = start_maps(atlas(expl, u, umap=False), ["z"])
+    with pytest.warns(UserWarning, match="ended early"): found = making.result(20)
+    assert found.method["z"] == "PCA" and not making.folder.exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        making.result(1)
+
+
+def test_no_process_no_folder(toy, tmp_path, monkeypatch):
+    expl, u, _ = toy
+    monkeypatch.setattr(embed.sys, "executable", str(tmp_path / "no-such-python"))
+    with pytest.raises(OSError): start_maps(atlas(expl, u, umap=False), ["z"], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_requests_start_nothing(toy, tmp_path):
+    expl, u, _ = toy
+    now, blocked = atlas(expl, u, umap=False), tmp_path / "file"
+    blocked.write_text("")
+    few = atlas(expl, u[:3], umap=False)
+    broken = Atlas(now.z * float("nan"), now.z_tilde, now.layout)
+    for wrong, says in (
+        (lambda: start_maps(now, ["hue"], tmp_path), "got 'hue'"),
+        (lambda: start_maps(few, ["z"], tmp_path), "at least 4 points, got 3"),
+        (lambda: start_maps(broken, ["z"], tmp_path), "finite z"),
+        (lambda: start_maps(now, ["z"], blocked), "room and permission to write in"),
+    ):
+        with pytest.raises(IINError, match=says): wrong()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize("how", ["end", "interrupt", "kill"])
+def test_the_other_process_never_outlives_this_one(tmp_path, how):
+    code = f"""
+        import torch
+        from iin_nb.embed import Atlas, start_maps
+        from iin_nb.factors import Layout
+        x = torch.randn(2000, 6)
+        making = start_maps(Atlas(x, x, Layout(("residual", "shape"), (3, 3))), None, {str(tmp_path)!r})
+        print(making.process.pid, flush=True)
+        if {how!r} != "end": making.result(100)
+        """
+    parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    pid = int(parent.stdout.readline())
+    if how == "interrupt": parent.send_signal(signal.SIGINT)
+    if how == "kill": parent.kill()   # nobody can tidy up but the other process, which sees the pipe close
+    parent.wait(60)
+    parent.stdout.close()
+    assert gone(pid, 60)
+    assert not list(tmp_path.iterdir()), "nor its folder"
+
+
+def test_maps_come_and_are_reproducible(twins):
+    "Same points, same seed: the same map, bit for bit. Asked last, so that compiling has had its time."
+    made = twins.result(240)
+    assert twins.ready() and set(made.method.values()) == {"UMAP"}
+    assert torch.equal(made.coords["z"], made.coords["shape"])
+    assert made.coords["z"].shape == (120, 2) and made.coords["shape_1d"].shape == (120, 1)
+    assert all(torch.isfinite(c).all() and c.dtype == torch.float32 for c in made.coords.values())
+    assert gone(twins.process.pid) and not twins.folder.exists()
+
+
+def test_what_the_other_process_writes_is_safetensors(tmp_path):
+    "The worker's own code, run here on constant points, for which no UMAP is compiled."
+    import json
+
+    from safetensors.torch import save_file
+    save_file({"z": torch.ones(6, 3)}, tmp_path / "parts.safetensors")
+    (tmp_path / "asked.json").write_text(json.dumps({"names": ["z"], "seed": 0}))
+    read, write = os.pipe()
+    code = "import sys; from iin_nb.embed import _work; _work(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], stdin=read, capture_output=True)
+    os.close(read), os.close(write)
+    assert done.returncode == 0, done.stderr
+    assert load_file(tmp_path / "0.safetensors")["coords"].shape == (6, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0.safetensors", "asked.json", "parts.safetensors"], "no half-written file"
+
+
+@pytest.mark.slow
+def test_umap_of_few_and_of_flat_points():
+    for n in (4, 5, 8, 15, 16, 17):
+        for dim in (1, 2): assert torch.isfinite(umap_map(noise(n, 6), dim)).all() and umap_map(noise(n, 6), dim).shape == (n, dim)
+    assert torch.isfinite(umap_map(noise(50, 1))).all()
+    assert torch.isfinite(umap_map(noise(2, 4).repeat(30, 1))).all()
+    assert torch.equal(umap_map(noise(60, 6), seed=1), umap_map(noise(60, 6), seed=1))
+    assert not torch.equal(umap_map(noise(60, 6), seed=1), umap_map(noise(60, 6), seed=2))

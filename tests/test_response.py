@@ -1,0 +1,205 @@
+"""Responses and Sobol indices against hosts whose answer can be worked out by hand."""
+import math
+import warnings
+
+import pytest
+import torch
+from toy_explanation import NAMES, by_shape, explain_toy, recipes
+
+from iin_nb import core
+from iin_nb.core import DataError, HostError
+from iin_nb.factors import BlockLaw, Factors, Layout
+from iin_nb.response import Response, answers, class_logits, sobol
+
+
+@pytest.fixture(scope="module")
+def u(): return recipes(1024)[0]
+
+
+@pytest.fixture(scope="module")
+def toy(u):
+    expl = explain_toy(u)
+    return expl, expl.encode(u)
+
+
+def with_probability(p): return lambda u: torch.stack([1 - p(u), p(u)], 1).log()
+
+
+def s(u): return u[:, 10].sign()
+
+
+def r(u): return u[:, 13].sign()
+
+
+# ---- a response
+
+def test_the_page_s_example():
+    counts = torch.zeros(1, 10)
+    counts[0, [2, 9, 7]] = torch.tensor([1.0, 3, 996])
+    page = Response(counts, torch.tensor([7]))
+    assert float(page.sigma) == pytest.approx(0.192, abs=5e-4)
+    assert float(page.flip_rate) == pytest.approx(0.004, abs=1e-6)
+    p = torch.tensor([0.001, 0.003, 0.996], dtype=torch.float64)
+    assert float(page.entropy) == pytest.approx(float(-(p * p.log()).sum()), abs=1e-5), "in nats"
+
+
+@pytest.mark.parametrize("classes", [1, 2, 10, 1000])
+def test_uniform_and_constant_answers(classes):
+    flat, sure = Response(torch.full((3, classes), 20.0), torch.zeros(3, dtype=torch.long)), torch.zeros(2, classes)
+    sure[:, 0] = 5
+    assert flat.entropy.tolist() == pytest.approx([math.log(classes)] * 3, abs=1e-4)
+    assert flat.sigma.tolist() == pytest.approx([math.sqrt((classes ** 2 - 1) / 12)] * 3, rel=1e-4)
+    assert flat.flip_rate.tolist() == pytest.approx([1 - 1 / classes] * 3, abs=1e-6)
+    assert Response(sure, torch.zeros(2, dtype=torch.long)).mean() == {"flip_rate": 0.0, "sigma": 0.0, "entropy": 0.0}
+
+
+def test_sigma_depends_on_the_order_of_labels_and_the_others_do_not():
+    counts = torch.tensor([[500.0, 500, 0, 0], [500, 0, 0, 500]])
+    found = Response(counts, torch.tensor([0, 0]))
+    assert found.sigma.tolist() == pytest.approx([0.5, 1.5])
+    assert found.entropy[0] == found.entropy[1] and found.flip_rate[0] == found.flip_rate[1]
+
+
+def test_what_the_host_ignores_never_flips(toy):
+    expl, f = toy
+    for law in ("own", "gaussian", "standard"):
+        for factor in ("residual", "color"):
+            found = answers(expl, f[:40], factor, 50, law)
+            assert found.mean() == {"flip_rate": 0.0, "sigma": 0.0, "entropy": 0.0}
+            assert torch.equal(found.start, class_logits(expl, f[:40]).argmax(1))
+
+
+def test_what_it_looks_at_has_the_value_it_must(toy):
+    expl, f = toy
+    got = answers(expl, f[:100], "shape", 300).mean()
+    for k, v in {"flip_rate": 0.75, "sigma": math.sqrt(1.25), "entropy": math.log(4)}.items(): assert got[k] == pytest.approx(v, abs=0.02)
+
+
+def test_counts_are_whole_whatever_the_pieces(toy):
+    expl, f = toy
+    found = answers(expl, f[:7], "shape", 60_000 // 7 * 7 + 5)   # more draws for one input than fit in one piece
+    assert found.counts.shape == (7, 4) and (found.counts.sum(1) == 60_002).all()
+    assert (found.share - 0.25).abs().max() < 0.03
+    once, again = (answers(expl, f[:300], "shape", 200, seed=5).counts for _ in range(2))
+    assert torch.equal(once, again) and not torch.equal(once, answers(expl, f[:300], "shape", 200, seed=6).counts)
+
+
+def test_one_input_one_draw_one_class(toy):
+    expl, f = toy
+    assert answers(expl, f[0], "shape", 1).counts.sum() == 1
+    assert answers(expl, f[:3], "shape", 9, read=lambda y: y[:, :1]).mean() == {"flip_rate": 0.0, "sigma": 0.0, "entropy": 0.0}
+
+
+def test_pictures_need_a_reader(u):
+    painter = explain_toy(u, lambda u: by_shape(u)[:, None, None])
+    f = painter.encode(u[:20])
+    says = "response: expected a host that puts out logits, got one that puts out pictures. Pass read="
+    with pytest.raises(HostError, match=says): answers(painter, f, "shape")
+    with pytest.raises(HostError, match="Pass read="): sobol(painter, f)
+    assert answers(painter, f, "color", 20, read=lambda y: y.flatten(1)).mean()["flip_rate"] == 0
+    assert answers(painter, f, "shape", 200, read=lambda y: y.flatten(1)).mean()["flip_rate"] == pytest.approx(0.75, abs=0.03)
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (lambda e, f: answers(e, f, "hue"), "expected one of residual, shape, color, got 'hue'"),
+    (lambda e, f: answers(e, f, "color", 0), "response.answers: expected at least one draw per input, got 0"),
+    (lambda e, f: answers(e, f[:0], "color"), "response: expected at least one input, got none"),
+    (lambda e, f: answers(e, f, "color", law="flat"), "law 'own', 'gaussian' or 'standard', got 'flat'"),
+    (lambda e, f: sobol(e, f[:15]), "response.sobol: expected at least 16 inputs, got 15"),
+    (lambda e, f: sobol(e, f, n_bootstrap=0), "response.sobol: expected n_bootstrap of at least 2, got 0"),
+])
+def test_bad_input_is_named(toy, wrong, says):
+    with pytest.raises(DataError, match=says): wrong(*toy)
+
+
+# ---- Sobol
+
+CASES = {
+    "adds": (lambda u: 0.5 + 0.2 * s(u) + 0.1 * r(u), {"shape": 0.8, "color": 0.2}, {"shape": 0.8, "color": 0.2}),
+    "multiplies": (lambda u: 0.5 + 0.3 * s(u) * r(u), {"shape": 0, "color": 0}, {"shape": 1, "color": 1}),
+    "both": (lambda u: 0.5 + 0.1 * s(u) + 0.2 * s(u) * r(u), {"shape": 0.2, "color": 0}, {"shape": 1, "color": 0.8}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_sobol_of_known_probabilities(name):
+    p, first, total = CASES[name]
+    v = recipes(8192, seed=3)[0]
+    expl = explain_toy(v, with_probability(p))
+    found = sobol(expl, expl.encode(v), n_bootstrap=100)
+    for got, ends, want in ((found.first, found.first_interval, first), (found.total, found.total_interval, total)):
+        assert got["residual"] == 0 and ends["residual"] == (0, 0), "never read: exactly 0"
+        for k, w in want.items():
+            lo, hi = ends[k]
+            assert got[k] == pytest.approx(w, abs=0.06)
+            assert lo <= got[k] <= hi and lo - 0.03 <= w <= hi + 0.03 and 0 < hi - lo < 0.2
+
+
+def test_only_the_shape_counts(toy):
+    found = sobol(*toy)
+    assert found.first["color"] == found.total["color"] == found.first["residual"] == found.total["residual"] == 0
+    assert found.first["shape"] == pytest.approx(1, abs=0.06) and found.total["shape"] == pytest.approx(found.first["shape"], abs=1e-6)
+    assert "shape" in str(found) and "first" in str(found)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    held = []
+    for i in range(30):
+        v = recipes(256, seed=200 + i)[0]
+        expl = explain_toy(v, with_probability(CASES["adds"][0]))
+        lo, hi = sobol(expl, expl.encode(v), n_bootstrap=60, seed=i).first_interval["shape"]
+        held.append(lo <= 0.8 <= hi)
+    assert 23 <= sum(held)
+
+
+def test_the_same_as_scipy_for_one_probability():
+    "With two classes both have the same variance and indices, so the sum over classes is what SciPy says of one of them."
+    import numpy as np
+    from scipy.stats import sobol_indices
+
+    from iin_nb.response import _exchanged
+    v = recipes(512)[0]
+    expl = explain_toy(v, with_probability(CASES["both"][0]))
+    a, b, ab = _exchanged(expl, expl.encode(v), None, 512, 0)
+    scipy = sobol_indices(func={"f_A": a[:1], "f_B": b[:1], "f_AB": ab[:, :1]}, n=512)
+    ours = sobol(expl, expl.encode(v), n_bootstrap=2)
+    assert np.allclose([ours.first[k] for k in NAMES], scipy.first_order, atol=1e-8)
+    assert np.allclose([ours.total[k] for k in NAMES], scipy.total_order, atol=1e-8)
+
+
+def test_classes_weigh_by_their_variance():
+    "p = (½ + 0.2 s, ¼ + 0.05 r − 0.1 s, the rest): worked out per class and summed."
+    def p(u): return torch.stack([0.5 + 0.2 * s(u), 0.25 + 0.05 * r(u) - 0.1 * s(u), 0.25 - 0.05 * r(u) - 0.1 * s(u)], 1).log()
+    v = recipes(4096, seed=1)[0]
+    expl = explain_toy(v, p)
+    found, whole = sobol(expl, expl.encode(v), n_bootstrap=20), 0.04 + 2 * (0.0025 + 0.01)
+    assert found.first["shape"] == pytest.approx((0.04 + 0.02) / whole, abs=0.04)
+    assert found.total["color"] == pytest.approx(0.005 / whole, abs=0.02)
+
+
+def test_any_number_of_rows_and_seeds(toy):
+    expl, f = toy
+    assert sobol(expl, f[:100]) == sobol(expl, f[:100])
+    assert sobol(expl, f[:100]) != sobol(expl, f[:100], seed=1)
+    assert 0.8 < sobol(expl, f[:1000]).total["shape"] < 1.2
+
+
+def test_a_host_that_never_changes_its_mind_has_no_indices(u):
+    expl = explain_toy(u, lambda u: torch.zeros(len(u), 4))
+    core._warned.clear()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = sobol(expl, expl.encode(u))
+    assert all(map(math.isnan, found.first.values())) and "do not vary" in str(said[0].message)
+    assert not [w for w in said if "invalid value" in str(w.message)], "no noise from numpy beside it"
+
+
+def test_no_named_factor_at_all(u):
+    "An unsupervised T has a residual only; then it explains everything."
+    expl = explain_toy(u)
+    expl.layout = Layout(("residual",), (16,))
+    f = Factors(expl.layout, expl.encode(u).z_tilde)
+    expl.laws = {"residual": BlockLaw.fit(f.residual)}
+    found = sobol(expl, f, n_bootstrap=5)
+    assert found.total["residual"] == pytest.approx(1, abs=0.1) and found.first["residual"] == pytest.approx(1, abs=0.1)
+    assert answers(expl, f[:20], "residual", 100).mean()["flip_rate"] == pytest.approx(0.75, abs=0.05)
