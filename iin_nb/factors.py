@@ -128,7 +128,7 @@ class BlockLaw:
         if law != "gaussian": raise DataError("factors.BlockLaw.draw", "law 'own', 'gaussian' or 'standard'", repr(law), "Choose one of them.")
         return self.mean + noise @ self.root.T
 
-# %% ../nbs/12_factors.ipynb #642129e7
+# %% ../nbs/12_factors.ipynb #68ff23c2
 PUBLISHED_DIMS = {"classifier": {"digit": 22, "color": 11, "residual": 31}, "autoencoder": {"digit": 13, "color": 17, "residual": 34}}   # README of the released code
 
 
@@ -138,12 +138,13 @@ def _share(scores: Tensor, total: int) -> list[int]:
     return [*sizes, total - sum(sizes)]
 
 
-def _pair_latents(z: Tensor, pairs: Pairs, f: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
-    "Latents of `n` pairs that share concept number `f`."
+def _pair_latents(z: Tensor, pairs: Pairs, f: int, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    "Latents (n, D) of both members of `n` pairs drawn for concept number `f`, and how much of it they share (n,)."
     g = generator(seed)
     rows = pairs.can[:, f].nonzero()[:, 0]
     a = rows[torch.randint(len(rows), (n,), generator=g)]
-    return z[a], z[pairs.partners(f, a, g)]
+    b = pairs.partners(f, a, g)
+    return z[a], z[b], pairs.shared(a, b)[:, f + 1]
 
 
 def dims_released(z: Tensor, pairs: Pairs, n: int = 10_000, seed: int = 0) -> dict[str, int]:
@@ -153,7 +154,7 @@ def dims_released(z: Tensor, pairs: Pairs, n: int = 10_000, seed: int = 0) -> di
     s_F lies in about [0, 1], so the softmax is nearly flat: with two factors one gets 15.5 % to 42.2 % of the dimensions whatever the model."""
     scores = []
     for f in range(len(pairs.concepts)):
-        a, b = _pair_latents(z, pairs, f, n, seed)
+        a, b, _ = _pair_latents(z, pairs, f, n, seed)
         mean = torch.cat([a, b]).mean(0)
         scores.append(((a - mean) * (b - mean)).mean(0).sum() / z.var(0).sum())
     return _named(pairs, _share(torch.stack([*scores, torch.tensor(1.0)]), z.shape[1]))
@@ -164,7 +165,7 @@ def dims_paper(z: Tensor, pairs: Pairs, n: int = 10_000, seed: int = 0) -> dict[
     sizes = softmax(s) · D. The exponents are D times larger than the released code's, so the residual takes nearly everything."""
     scores = []
     for f in range(len(pairs.concepts)):
-        a, b = _pair_latents(z, pairs, f, n, seed)
+        a, b, _ = _pair_latents(z, pairs, f, n, seed)
         a, b = (a - a.mean(0)) / a.std(0).clamp_min(1e-6), (b - b.mean(0)) / b.std(0).clamp_min(1e-6)
         scores.append((a * b).mean(0).sum())
     return _named(pairs, _share(torch.stack([*scores, torch.tensor(float(z.shape[1]))]), z.shape[1]))
@@ -172,12 +173,12 @@ def dims_paper(z: Tensor, pairs: Pairs, n: int = 10_000, seed: int = 0) -> dict[
 
 def _named(pairs: Pairs, sizes: list[int]) -> dict[str, int]: return dict(zip([*(c.name for c in pairs.concepts), "residual"], sizes))
 
-# %% ../nbs/12_factors.ipynb #4b451020
+# %% ../nbs/12_factors.ipynb #e1ee5862
 def pair_directions(z: Tensor, pairs: Pairs, f: int, n: int = 20_000, seed: int = 0) -> tuple[Tensor, Tensor]:
     """Canonical pair directions of concept number `f`, for z whitened (N, D): correlations r (D,) in falling order, and directions w (D, D) in columns.
 
     w_i are eigenvectors of ½ (C + Cᵀ), C = E[zᵃ zᵇᵀ] over pairs that share the concept. Ours, after Fisher's discriminant."""
-    a, b = _pair_latents(z, pairs, f, n, seed)
+    a, b, _ = _pair_latents(z, pairs, f, n, seed)
     cross = a.T @ b / len(a)
     r, w = torch.linalg.eigh((cross + cross.T).double() / 2)
     return r.flip(0).to(z.dtype), w.flip(1).to(z.dtype)
@@ -186,12 +187,14 @@ def pair_directions(z: Tensor, pairs: Pairs, f: int, n: int = 20_000, seed: int 
 def pair_gains(learn: Latents, check: Latents, concepts: tuple[Concept, ...], f: int, n: int = 20_000, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """What each canonical direction tells about concept number `f`, best first: r (D,), held-out gains (D,) in nats per pair, their standard errors (D,).
 
-    The gain is the mean of log N(v | r u, 1 − r²) − log N(v | 0, 1) over pairs of `check`, u = w·zᵃ, v = w·zᵇ. Ours."""
+    The gain is the mean of log N(v | s r u, 1 − s² r²) − log N(v | 0, 1) over pairs of `check`, u = w·zᵃ, v = w·zᵇ, s what the pair shares. Ours."""
     mean, white = whitening(learn.mean)
     r, w = pair_directions((learn.mean - mean) @ white, Pairs(learn.table, concepts), f, n, seed)
-    u, v = _pair_latents((check.mean - mean) @ white @ w, Pairs(check.table, concepts), f, n, seed)
+    u, v, shared = _pair_latents((check.mean - mean) @ white @ w, Pairs(check.table, concepts), f, n, seed)
     r = r.clamp(1e-4, 0.9999)
-    gain = -0.5 * (1 - r.square()).log() - 0.5 * (v - r * u).square() / (1 - r.square()) + 0.5 * v.square()
+    expected = shared[:, None] * r
+    rest = 1 - expected.square()
+    gain = -0.5 * rest.log() - 0.5 * (v - expected * u).square() / rest + 0.5 * v.square()
     return r, gain.mean(0), gain.std(0) / min(n, len(check)) ** 0.5
 
 
@@ -209,14 +212,13 @@ def linear_start(z: Tensor, concepts: tuple[Concept, ...], table: "pd.DataFrame"
 
 
 def estimate_dims(learn: Latents, check: Latents, concepts: tuple[Concept, ...], seed: int = 0) -> dict[str, int]:
-    """Our default sizes: a concept gets as many dimensions as it has leading directions whose held-out pair gain is above two standard errors,
+    """Our default sizes: as many leading canonical directions as give the highest held-out pair likelihood,
 
     at least 1, at most C − 1 for C classes (their means span no more) and q for q numbers. The residual takes the rest."""
     sizes = {}
     for f, concept in enumerate(concepts):
-        _, gain, error = pair_gains(learn, check, concepts, f, seed=seed)
-        sure = int((gain > 2 * error).int().cumprod(0).sum())
-        sizes[concept.name] = max(1, min(sure, concept.max_dims))
+        gain = pair_gains(learn, check, concepts, f, seed=seed)[1][:concept.max_dims]
+        sizes[concept.name] = int(gain.cumsum(0).argmax()) + 1
     total = int(varying(learn.mean).sum())
     while sum(sizes.values()) >= total: sizes[max(sizes, key=sizes.get)] -= 1
     return {**sizes, "residual": learn.mean.shape[1] - sum(sizes.values())}

@@ -28,7 +28,7 @@ from .core import DataError, ShapeError
 
 if TYPE_CHECKING: import pandas as pd
 
-# %% ../nbs/40_figures.ipynb #56dcc042
+# %% ../nbs/40_figures.ipynb #21db12ee
 class StillRenderer(pio.base_renderers.PlotlyRenderer):
     "plotly's notebook renderer with a PNG beside the live figure; of at most 256 colors, unless the figure holds pictures."
 
@@ -37,7 +37,9 @@ class StillRenderer(pio.base_renderers.PlotlyRenderer):
         still = pio.to_image(fig_dict, "png")
         if not any(t.get("type") == "image" for t in fig_dict["data"]):
             out = io.BytesIO()
-            Image.open(io.BytesIO(still)).convert("RGB").quantize(256).save(out, "PNG", optimize=True)
+            seen = Image.open(io.BytesIO(still)).convert("RGBA")
+            on_white = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)   # explorers' maps have no ground of their own
+            on_white.convert("RGB").quantize(256).save(out, "PNG", optimize=True)
             still = out.getvalue()
         return super().to_mimebundle(fig_dict) | {"image/png": base64.b64encode(still).decode()}
 

@@ -110,11 +110,10 @@ def another(values: np.ndarray | None, index: int, n: int) -> int:
     if values is None or values.ndim > 1: return int(order[0])
     return int(next((i for i in order if values[i] not in (-1, values[index])), order[0]))
 
-# %% ../../nbs/41_explorer_factors.ipynb #356db9be
+# %% ../../nbs/41_explorer_factors.ipynb #e34e5aaa
 @dataclass
 class FactorsState:
     """Everything the panel is about, without a browser: an input, anchors and sliders; `look()` says what they give.
-
     z̃_k = a_k + t_k (b_k − a_k) with way 0, or x_k + t_k √λ_j u_j along direction j of the block's law with way j."""
     expl: Explanation
     images: Tensor                                           # (N, C, H, W), inputs to choose from
@@ -265,7 +264,7 @@ def crisp(picture: np.ndarray, room: int) -> dict:
     scale = figures.whole_scale(room, max(h, w))
     return dict(value=figures.png(figures.pixels(picture), scale), width=str(w * scale), height=str(h * scale))
 
-# %% ../../nbs/41_explorer_factors.ipynb #686f0529
+# %% ../../nbs/41_explorer_factors.ipynb #a47e19e8
 def inputs(state: FactorsState) -> list[tuple[str, int]]:
     "A line of the menu per picture: its number and its classes."
     tags = [(class_names(state, n), v) for n, v in state.labels.items() if v.ndim == 1]
@@ -284,7 +283,8 @@ def bars(state: FactorsState, probabilities: Tensor) -> go.FigureWidget:
     names, at = answers(state, n), np.arange(n)
     bar = go.Bar(x=at, y=probabilities.numpy(), marker_color=figures.class_colors(at), text=names, textposition="none",
                  hovertemplate="%{text}: %{y:.3f}<extra></extra>")
-    fig = go.Figure(bar, dict(template="iin")).update_xaxes(tickvals=at, ticktext=names, tickangle=0 if n <= 10 else None)
+    fig = go.Figure(bar, dict(template="iin"))
+    fig.update_xaxes(tickvals=at, ticktext=names, tickangle=0 if n <= 10 else None, showgrid=False)
     fig.update_yaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], title_text="probability")
     return _live(fig, width=256, height=132, margin=dict(l=4, r=4, t=10, b=4))
 
