@@ -499,7 +499,7 @@ def _table(rows: Mapping[str, Mapping[str, float | str]], corner: str, share: fl
     look = dict(align=["left", *["right"] * len(columns)], height=30)
     return go.Table(header=dict(values=[corner, *columns], **look), cells=dict(values=cells, **look), domain=dict(y=[0, share]))
 
-# %% ../nbs/40_figures.ipynb #a4e04520
+# %% ../nbs/40_figures.ipynb #4d953c1a
 def probe_matrix(
     values: Mapping[str, Mapping[str, float]],   # {concept: {block: score}}; z may be among the blocks
     chance: Mapping[str, float],                 # {concept: the same probe on shuffled labels}
@@ -525,7 +525,8 @@ def probe_matrix(
 def _lollipop(block: str, value: float, chance: float, color: str, concept: str) -> go.Scatter:
     "From chance to the score, with the score beside its dot."
     look = dict(mode="lines+markers+text", textposition="middle right", cliponaxis=False, line=dict(color=color, width=3))
-    return go.Scatter(x=[chance, value], y=[block, block], text=["", f" {value:.3f}"], marker=dict(color=color, size=[0, 13], opacity=1),
+    text = [f"\u2002{value:.3f}", ""] if value < chance else ["", f" {value:.3f}"]   # right of both the dot and the line
+    return go.Scatter(x=[chance, value], y=[block, block], text=text, marker=dict(color=color, size=[0, 13], opacity=1),
                       hovertemplate=f"{concept} from {block}: %{{x:.3f}}<extra></extra>", **look)
 
 # %% ../nbs/40_figures.ipynb #b0f85998

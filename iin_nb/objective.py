@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['RHO', 'RECIPE', 'BATCH', 'gaussian_nll', 'pair_nll', 'mean_pair_nll', 'train_flow']
 
-# %% ../nbs/13_objective.ipynb #7b0c5aca
+# %% ../nbs/13_objective.ipynb #59b0ddd9
 import math
 
 import torch
 from torch import Tensor
 
-from .core import ShapeError, generator
+from .core import DataError, ShapeError, check_batch, generator
 from .factors import Layout, linear_start
-from .fit import History, Recipe, train
-from .flow import Flow, FlowConfig
+from .fit import History, Recipe, TrainingStopped, train
+from .flow import Flow, FlowConfig, varying
 from .latents import Latents
 from .pairs import Concept, Pairs
 
@@ -27,35 +27,67 @@ def gaussian_nll(z_tilde: Tensor, logdet: Tensor) -> Tensor:
     z_tilde (B, D), logdet (B,). Esser et al. 2020, Eq. 3, constants in."""
     return 0.5 * z_tilde.square().sum(1) + 0.5 * z_tilde.shape[1] * math.log(2 * math.pi) - logdet
 
-# %% ../nbs/13_objective.ipynb #03b057f8
-def pair_nll(z_a: Tensor, logdet_a: Tensor, z_b: Tensor, logdet_b: Tensor, shared: Tensor, dims: tuple[int, ...], rho: float = RHO) -> Tensor:
+# %% ../nbs/13_objective.ipynb #3659cc15
+def pair_nll(
+    z_a: Tensor, logdet_a: Tensor,     # z̃ (B, D) and logdet (B,) of the first members
+    z_b: Tensor, logdet_b: Tensor,     # of the second
+    shared: Tensor,                    # (B, K) in [0, 1], what each pair shares of each factor
+    dims: tuple[int, ...],             # the K block sizes, residual first
+    rho: float = RHO,
+) -> Tensor:
     """Nats per pair, (B,): −log p(zᵃ) − log p(zᵇ | zᵃ), with z̃ᵃ ~ N(0, I) and, block by block,
 
         z̃ᵇ_k ~ N(ρ_k z̃ᵃ_k, (1 − ρ_k²) I),   ρ_k = ρ · shared_k.
 
-    z_a, z_b: z̃ of both members (B, D); shared (B, K) in [0, 1]; dims: the K block sizes. Esser et al. 2020, Eq. 9–10, constants in;
+    Esser et al. 2020, Eq. 9–10, constants in;
     the released code leaves out ½ d_k log(1 − ρ_k²) and 2π."""
-    if shared.shape != (len(z_a), len(dims)): raise ShapeError("objective.pair_nll", f"shared (B, K) = {(len(z_a), len(dims))}", str(tuple(shared.shape)), "One weight per pair and factor, residual first.")
-    rho_k = (rho * shared).repeat_interleave(torch.tensor(dims), dim=1)
+    want, got = ((len(z_a), sum(dims)),) * 2 + ((len(z_a), len(dims)),), tuple(tuple(t.shape) for t in (z_a, z_b, shared))
+    if got != want:
+        do = "Blocks sum to D; one weight per pair and factor, residual first."
+        raise ShapeError("objective.pair_nll", f"z_a, z_b (B, D) and shared (B, K) of shapes {want}", f"{got}", do)
+    rho_k = (rho * shared).repeat_interleave(torch.tensor(dims, device=shared.device), dim=1)
     rest = 1 - rho_k.square()
     moved = 0.5 * ((z_b - rho_k * z_a).square() / rest + rest.log()).sum(1) + 0.5 * z_b.shape[1] * math.log(2 * math.pi) - logdet_b
     return gaussian_nll(z_a, logdet_a) + moved
 
-# %% ../nbs/13_objective.ipynb #4cb716d9
+# %% ../nbs/13_objective.ipynb #43c0f12b
 RECIPE = Recipe(n_steps=800, lr=4e-3, weight_decay=1e-2, eval_every=100)   # of T
 BATCH = 512                                                                 # pairs a step
 
-
+# %% ../nbs/13_objective.ipynb #2652737c
 def mean_pair_nll(flow: Flow, latents: Latents, pairs: Pairs, layout: Layout, n: int = 4000, seed: int = 0, rho: float = RHO) -> float:
     "Mean nats per pair over `n` pairs of `latents`, the same ones for the same seed."
     g = generator(seed)
     a, b, shared = pairs.sample(n, g)
     z_a, z_b = latents.sample(a, g), latents.sample(b, g)
+    chunks = zip(z_a.split(1000), z_b.split(1000), shared.split(1000), strict=True)
     with torch.no_grad():
-        parts = [pair_nll(*flow(u), *flow(v), s, layout.sizes, rho) for u, v, s in zip(z_a.split(1000), z_b.split(1000), shared.split(1000))]
+        parts = [pair_nll(*flow(u), *flow(v), s, layout.sizes, rho) for u, v, s in chunks]
     return float(torch.cat(parts).mean())
 
+# %% ../nbs/13_objective.ipynb #861b0b98
+def _check_fit(latents: Latents, check: Latents, concepts: tuple[Concept, ...], layout: Layout, rho: float) -> None:
+    "Refuse latents, concepts and a layout that do not belong together."
+    where, names = "objective.train_flow", ("residual", *(c.name for c in concepts))
+    if layout.names != names:
+        raise DataError(where, f"a layout of {', '.join(names)}, in this order", ", ".join(layout.names), "A block for each concept.")
+    for name, l in (("latents", latents), ("check", check)): check_batch(l.mean[:1], f"{where} ({name})", layout.total)
+    if not 0 <= rho < 1: raise DataError(where, "rho in [0, 1)", str(rho), "The published value is 0.975.")
 
+
+def _newborn(latents: Latents, concepts: tuple[Concept, ...], layout: Layout, config: FlowConfig, seed: int, g: torch.Generator) -> Flow:
+    "T before its first step: initialised on latents as they are trained on, and started at `linear_start` where `config` says so."
+    batch, flow, start = latents.sample(torch.randint(len(latents), (min(4096, 4 * len(latents)),), generator=g), g), Flow(config), None
+    if (dead := int((~varying(batch)).sum())) > layout.sizes[0]:
+        got, do = f"{layout.sizes[0]} of {layout.total}", "Give the concepts less."
+        raise DataError("objective.train_flow", f"room for {dead} constant dimensions in the residual", got, do)
+    if config.linear:
+        rows = torch.arange(len(latents)).repeat(max(1, 4096 // len(latents)))   # of few samples several draws each: they fill the space
+        table = latents.table if "source" in latents.table else latents.table.assign(source=range(len(latents)))
+        start = linear_start(latents.sample(rows, generator(seed)), concepts, table.iloc[rows.numpy()], layout, seed, varying(batch))
+    return flow.init_from(batch, start=start)
+
+# %% ../nbs/13_objective.ipynb #e2cafb32
 def train_flow(
     latents: Latents,                        # to learn from
     check: Latents,                          # of other samples, for early stopping
@@ -67,15 +99,19 @@ def train_flow(
     rho: float = RHO,
 ) -> tuple[Flow, History]:
     "Train T on pairs of latents that share a concept, by maximum likelihood; works on any latents, with or without a host."
+    _check_fit(latents, check, concepts, layout, rho)
     pairs, check_pairs = Pairs(latents.table, concepts), Pairs(check.table, concepts)
     g = generator(recipe.seed)
-    flow = Flow(config or FlowConfig(layout.total, seed=recipe.seed))
-    start = linear_start(latents.mean, concepts, latents.table, layout, recipe.seed) if flow.config.linear else None
-    flow.init_from(latents.sample(torch.randint(len(latents), (min(4096, 4 * len(latents)),), generator=g), g), start=start)
+    flow = _newborn(latents, concepts, layout, config or FlowConfig(layout.total, seed=recipe.seed), recipe.seed, g)
 
     def step(i: int) -> Tensor:
         a, b, shared = pairs.sample(batch, g)
         z, logdet = flow(torch.cat([latents.sample(a, g), latents.sample(b, g)]))
         return pair_nll(z[:batch], logdet[:batch], z[batch:], logdet[batch:], shared, layout.sizes, rho).mean()
 
-    return flow, train(flow, step, lambda: mean_pair_nll(flow, check, check_pairs, layout, rho=rho), recipe, "nats a pair", "training T")
+    def held_out() -> float: return mean_pair_nll(flow, check, check_pairs, layout, rho=rho)
+
+    try: return flow, train(flow, step, held_out, recipe, "nats a pair", "training T")
+    except TrainingStopped as e:
+        e.flow = flow   # its last good state
+        raise

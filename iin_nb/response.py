@@ -56,16 +56,16 @@ class Response:
         numbers = ", ".join(f"{k} {v:.3f}" for k, v in self.mean().items())
         return f"Response({len(self.counts)} inputs × {int(self.counts[0].sum())} draws, {numbers})"
 
-# %% ../nbs/21_response.ipynb #d4eebe8c
+# %% ../nbs/21_response.ipynb #c9bb6c05
 def class_logits(expl: Explanation, f: Factors, read: Callable | None = None) -> Tensor:
     "Class logits of `f`'s output; pictures are read by `read`."
     if read is None and expl.host.outputs != "logits":
         do = "Pass read=, a classifier of its pictures, such as zoo.judge()."
         raise HostError("response", "a host that puts out logits", "one that puts out pictures", do)
     if not len(f): raise DataError("response", "at least one input", "none", "Encode some inputs.")
-    read, logits = read or (lambda y: y), []
+    read, logits, size = read or (lambda y: y), [], 128 if read else 2000   # large batches of pictures fall out of the CPU's cache
     with torch.no_grad():
-        for i in range(0, len(f), 2000): logits.append(read(expl.decode(f[i:i + 2000])))
+        for i in range(0, len(f), size): logits.append(read(expl.decode(f[i:i + size])))
     return torch.cat(logits)
 
 # %% ../nbs/21_response.ipynb #f49f1d4d

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'RECIPES', 'MODELS', 'SHIPPED', 'Classifier', 'Autoencoder', 'Judge', 'train', 'accuracy', 'as_host',
-           'shipped_model', 'load', 'judge', 'train_host']
+           'shipped_model', 'load', 'judge', 'train_judge', 'train_host']
 
-# %% ../nbs/04_zoo.ipynb #2111cadf
+# %% ../nbs/04_zoo.ipynb #f901522e
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +32,7 @@ def _trunk(width: int, channels: int = 3) -> nn.Sequential:
     "Pictures (B, channels, 32, 32) to features (B, 4·width·16)."
     return nn.Sequential(_down(channels, width), _down(width, 2 * width), _down(2 * width, 4 * width), nn.Flatten())
 
-# %% ../nbs/04_zoo.ipynb #630855b7
+# %% ../nbs/04_zoo.ipynb #41bc9b1b
 class Classifier(nn.Module):
     "Color digits (B, 3, 32, 32) to 10 logits through a vector latent z (B, 64): `features` is E, `head` is G."
 
@@ -42,7 +43,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.head(self.features(x))
 
-
+# %% ../nbs/04_zoo.ipynb #8a855fdc
 class Autoencoder(nn.Module):
     """Variational autoencoder of pictures (B, C, 32, 32) with z (B, 64).
 
@@ -52,8 +53,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.encoder = nn.Sequential(*_trunk(width, channels), nn.Linear(64 * width, 2 * z_dim))
         self.decoder = nn.Sequential(
-            nn.Linear(z_dim, 64 * width), nn.Unflatten(1, (4 * width, 4, 4)), nn.SiLU(),
-            _up(4 * width, 2 * width), _up(2 * width, 2 * width), nn.Conv2d(2 * width, 4 * channels, 3, 1, 1), nn.PixelShuffle(2), nn.Tanh())
+            nn.Linear(z_dim, 64 * width), nn.Unflatten(1, (4 * width, 4, 4)), nn.SiLU(), _up(4 * width, 2 * width),
+            _up(2 * width, 2 * width), nn.Conv2d(2 * width, 4 * channels, 3, 1, 1), nn.PixelShuffle(2), nn.Tanh())
         self.log_sigma = nn.Parameter(torch.tensor(-2.0))
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ class Autoencoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.decode(self.encode(x)[0])
 
-
+# %% ../nbs/04_zoo.ipynb #5da4d6f0
 class Judge(nn.Module):
     "An independent reader of color digits: pictures (B, 3, 32, 32) to 10 logits. Its own architecture, trained on other images."
 
@@ -73,13 +74,13 @@ class Judge(nn.Module):
         super().__init__()
         layers, i = [], 3
         for o in (width, 2 * width, 4 * width):
-            layers += [nn.Conv2d(i, o, 3, 1, 1), nn.BatchNorm2d(o), nn.ReLU(), nn.Conv2d(o, o, 3, 1, 1), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2)]
-            i = o
+            for a in (i, o): layers += [nn.Conv2d(a, o, 3, 1, 1), nn.BatchNorm2d(o), nn.ReLU()]
+            layers, i = [*layers, nn.MaxPool2d(2)], o
         self.net = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * width * 16, 10))
 
     def forward(self, x: Tensor) -> Tensor: return self.net(x)
 
-# %% ../nbs/04_zoo.ipynb #2a26b5e5
+# %% ../nbs/04_zoo.ipynb #463fec91
 def _classifier_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor: return F.cross_entropy(model(x), y)
 
 
@@ -101,6 +102,8 @@ def _judge_loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 
 LOSSES: dict[str, Callable] = {"classifier": _classifier_loss, "autoencoder": _autoencoder_loss, "judge": _judge_loss}
+
+# %% ../nbs/04_zoo.ipynb #ed6c6c26
 RECIPES = {
     "classifier": fit.Recipe(n_steps=1550, lr=2e-3, weight_decay=1e-3, eval_every=155),
     "autoencoder": fit.Recipe(n_steps=2170, lr=2e-3, weight_decay=1e-3, eval_every=217),
@@ -108,39 +111,61 @@ RECIPES = {
 }
 MODELS: dict[str, type[nn.Module]] = {"classifier": Classifier, "autoencoder": Autoencoder, "judge": Judge}
 
-# %% ../nbs/04_zoo.ipynb #3837d305
-def _labels(images: data.ImageSet) -> Tensor: return torch.tensor(images.table["class"].to_numpy())
+# %% ../nbs/04_zoo.ipynb #2e2c47a5
+def _labels(images: data.ImageSet) -> Tensor:
+    "The `class` column as whole numbers (N,)."
+    where = f"zoo ({images.name})"
+    if "class" not in images.table: raise DataError(where, "a column `class`", f"{list(images.table)}", "Rename the column of labels.")
+    labels = images.table["class"].to_numpy()
+    if labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+        raise DataError(where, "class numbers 0, 1, 2, … in every row", f"{labels.dtype} like {labels[0]!r}", "Number the classes.")
+    return torch.from_numpy(labels.astype("int64"))
 
 
-def train(kind: str, images: data.ImageSet, recipe: fit.Recipe, batch: int = 128, **sizes) -> tuple[nn.Module, fit.History]:
-    "Train a host of `kind` ('classifier', 'autoencoder', 'judge') on an `ImageSet`; fresh colors and deformations each epoch where the set can redraw."
-    g = generator(recipe.seed)
-    with seeded(recipe.seed): model = MODELS[kind](**sizes).to(memory_format=torch.channels_last)   # a third faster on CPUs
-    loss, state, (learn, check) = LOSSES[kind], {"epoch": -1}, images.train.split()
-    x_check, y_check = check.images, _labels(check)
-    per_epoch = len(learn) // batch
+def _batches(learn: data.ImageSet, batch: int, seed: int, labelled: bool) -> Callable[[int], tuple[Tensor, Tensor]]:
+    "step (from 1) -> pictures and labels of its batch: each epoch in a new order, redrawn where the set can."
+    g, epoch_of, (x, y) = generator(seed), -1, (None, None)
+    per_epoch = max(1, len(learn) // batch)
 
-    def step(i: int) -> Tensor:
-        epoch, at = divmod(i - 1, per_epoch)
-        if epoch != state["epoch"]:
-            drawn = learn.redraw(learn, recipe.seed * 100_003 + epoch) if learn.redraw else learn
+    def batch_of(step: int) -> tuple[Tensor, Tensor]:
+        nonlocal epoch_of, x, y
+        epoch, at = divmod(step - 1, per_epoch)
+        if epoch != epoch_of:
+            drawn = learn.redraw(learn, seed * 100_003 + epoch) if learn.redraw else learn
             order = torch.randperm(len(drawn), generator=g)
-            state.update(epoch=epoch, x=drawn.images[order], y=_labels(drawn)[order])
+            epoch_of, x, y = epoch, drawn.images[order], _labels(drawn)[order] if labelled else order
         rows = slice(at * batch, (at + 1) * batch)
-        return loss(model, state["x"][rows], state["y"][rows])
+        return x[rows], y[rows]
 
-    def checked() -> float: return sum(loss(model, x, y).item() * len(x) for x, y in zip(x_check.split(500), y_check.split(500))) / len(x_check)
+    return batch_of
 
-    return model, fit.train(model, step, checked, recipe, "nats", kind)
+# %% ../nbs/04_zoo.ipynb #80441131
+def train(
+    kind: str,                   # 'classifier', 'autoencoder' or 'judge'
+    images: data.ImageSet,       # (N, 3, 32, 32); its training part is used, the last 6 % of that decides which weights are kept
+    recipe: fit.Recipe,
+    batch: int = 128,
+    **sizes,                     # of the model
+) -> tuple[nn.Module, fit.History]:
+    "Train a small model; fresh colors and deformations each epoch where the set can redraw."
+    if kind not in MODELS: raise DataError("zoo.train", f"one of {', '.join(MODELS)}", repr(kind), "Check the kind.")
+    loss, labelled, (learn, check) = LOSSES[kind], kind != "autoencoder", images.train.split()
+    with seeded(recipe.seed): model = MODELS[kind](**sizes).to(memory_format=torch.channels_last)   # a third faster on CPUs
+    batches = _batches(learn, batch, recipe.seed, labelled)
+    parts = list(zip(check.images.split(500), (_labels(check) if labelled else torch.arange(len(check))).split(500), strict=True))
 
-# %% ../nbs/04_zoo.ipynb #b16117b9
+    def checked() -> float: return sum(loss(model, x, y).item() * len(x) for x, y in parts) / len(check)
+
+    return model, fit.train(model, lambda step: loss(model, *batches(step)), checked, recipe, "nats", kind)
+
+# %% ../nbs/04_zoo.ipynb #c46b1bbc
 def accuracy(model: nn.Module, images: data.ImageSet) -> float:
     "Share of an `ImageSet`'s pictures that `model` classifies as its `class` column says."
     y = _labels(images)
-    with torch.no_grad(): hits = [(model(x).argmax(1) == t).sum().item() for x, t in zip(images.images.split(500), y.split(500))]
+    with torch.no_grad(): hits = [int((model(x).argmax(1) == t).sum()) for x, t in zip(images.images.split(500), y.split(500), strict=True)]
     return sum(hits) / len(y)
 
-# %% ../nbs/04_zoo.ipynb #f474dc86
+# %% ../nbs/04_zoo.ipynb #456b16c5
 SHIPPED = ("digits-classifier", "digits-autoencoder")
 
 
@@ -150,13 +175,23 @@ def as_host(kind: str, model: nn.Module, name: str) -> Host:
     if kind == "classifier": return tap(model, "features", example, name)
     return from_functions(model.encode, model.decode, example, name, model)
 
+# %% ../nbs/04_zoo.ipynb #5a639b61
+def _fill(model: nn.Module, path: Path) -> nn.Module:
+    "`model` with the weights of the safetensors file at `path`, in eval mode."
+    from safetensors.torch import load_file
+    try: model.load_state_dict(load_file(path))
+    except Exception as e:   # safetensors, torch and the system each have their own
+        got = f"{type(e).__name__}: {str(e).splitlines()[0]}"
+        raise DataError("zoo.shipped_model", f"the weights of a {type(model).__name__} in {path}", got, "Reinstall iin_nb.") from e
+    return model.eval()
+
 
 def shipped_model(name: str) -> nn.Module:
     "The shipped torch module 'digits-classifier', 'digits-autoencoder' or 'digits-judge', in eval mode."
-    from safetensors.torch import load_file
-    model = MODELS[name.removeprefix("digits-")]()
-    model.load_state_dict(load_file(asset(f"{name}.safetensors")))
-    return model.eval()
+    kind = name.removeprefix("digits-")
+    if kind not in MODELS or kind == name:
+        raise DataError("zoo.shipped_model", f"one of {', '.join(f'digits-{k}' for k in MODELS)}", repr(name), "Check the name.")
+    return _fill(MODELS[kind](), asset(f"{name}.safetensors"))
 
 
 def load(name: str) -> Host:
@@ -164,12 +199,18 @@ def load(name: str) -> Host:
     if name not in SHIPPED: raise DataError("zoo.load", f"one of {', '.join(SHIPPED)}", repr(name), "Check the name.")
     return as_host(name.removeprefix("digits-"), shipped_model(name), name)
 
-
+# %% ../nbs/04_zoo.ipynb #da778087
 def judge() -> nn.Module:
-    "The shipped judge: color digits (B, 3, 32, 32) to 10 logits; it was trained on MNIST's 10,000 test images, none of which is embedded here."
-    return shipped_model("digits-judge")
+    "The shipped judge: color digits (B, 3, 32, 32) to 10 logits; trained on MNIST's 10,000 test images, none of which is embedded here."
+    return shipped_model("digits-judge").to(memory_format=torch.channels_last)   # reads pictures in two thirds of the time
 
+# %% ../nbs/04_zoo.ipynb #ad0c84ea
+def train_judge(folder: str | Path | None = None, recipe: fit.Recipe = RECIPES["judge"]) -> tuple[nn.Module, fit.History]:
+    "Train the judge anew, on color digits made of MNIST's 10,000 test images: from the idx files in `folder`, or downloaded once."
+    gray = data.mnist(folder).held_out
+    return train("judge", data.color_set(gray.images, _labels(gray), len(gray), recipe.seed, "color digits of MNIST's test images"), recipe)
 
+# %% ../nbs/04_zoo.ipynb #1ff37f07
 def train_host(kind: str, images: data.ImageSet, seed: int = 0) -> Host:
     "Train a 'classifier' or 'autoencoder' by its shipped recipe, as a `Host`."
     return as_host(kind, train(kind, images, replace(RECIPES[kind], seed=seed))[0], f"own-{kind}")

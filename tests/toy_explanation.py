@@ -25,7 +25,7 @@ def by_shape(u): return 4 * u[:, 10:13] @ CORNERS.T
 
 def explain_toy(u, answer=by_shape):
     "The host stores u stretched, moved and in disorder; an initialised T undoes that, so z̃ is u, standardised."
-    flow = Flow(FlowConfig(16, n_blocks=1, hidden=8))
+    flow = Flow(FlowConfig(16, n_blocks=1, hidden=8, linear=False))
     order = flow.blocks[-1].order
     host = hosts.from_functions(lambda x: (3 * x - 1)[:, order.argsort()], lambda z: answer((z[:, order] + 1) / 3), u, "toy")
     flow.init_from(host.encode(u))

@@ -1,0 +1,233 @@
+"""The likelihood is that of torch.distributions, its optimum is where it should be, and training follows it on any latents."""
+import math
+
+import pandas as pd
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, Normal
+
+from iin_nb import latents
+from iin_nb.core import DataError, ShapeError
+from iin_nb.factors import Layout
+from iin_nb.fit import Recipe, TrainingStopped
+from iin_nb.flow import Flow, FlowConfig
+from iin_nb.objective import RHO, gaussian_nll, mean_pair_nll, pair_nll, train_flow
+from iin_nb.pairs import Pairs, concepts
+
+QUICK = Recipe(n_steps=60, lr=5e-3, eval_every=20)
+
+
+def gen(seed=0): return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed=0): return torch.randn(*shape, generator=gen(seed), dtype=torch.float64)
+
+
+# ---- likelihoods
+
+@pytest.mark.parametrize("n", [1, 2, 17])
+def test_gaussian_nll_of_a_map_is_the_density_of_its_input(n):
+    flow = Flow(FlowConfig(5, n_blocks=2, hidden=8, zero=False, linear=False)).double().init_from(randn(100, 5))
+    z = randn(n, 5, seed=1)
+    z_tilde, logdet = flow(z)
+    expected = []
+    for row in z:
+        jacobian = torch.autograd.functional.jacobian(lambda u: flow(u)[0][0], row[None])[:, 0]
+        expected.append(-Normal(0, 1).log_prob(flow(row[None])[0]).sum() - torch.linalg.slogdet(jacobian).logabsdet)
+    torch.testing.assert_close(gaussian_nll(z_tilde, logdet), torch.stack(expected))
+
+
+def joint(a, b, rho):
+    "−log of one Gaussian of 2D dimensions, row by row."
+    eye, out = torch.eye(a.shape[1], dtype=a.dtype), []
+    for u, v, r in zip(a, b, rho, strict=True):
+        cov = torch.cat([torch.cat([eye, torch.diag(r)], 1), torch.cat([torch.diag(r), eye], 1)])
+        out.append(-MultivariateNormal(torch.zeros(2 * len(u), dtype=a.dtype), cov).log_prob(torch.cat([u, v])))
+    return torch.stack(out)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, RHO])
+@pytest.mark.parametrize("dims", [(4,), (1, 3), (2, 1, 4)])
+def test_pair_nll_is_one_joint_gaussian(dims, rho):
+    a, b, logdets = randn(9, sum(dims)), randn(9, sum(dims), seed=1), randn(2, 9, seed=2)
+    shared = torch.rand(9, len(dims), generator=gen(3), dtype=torch.float64).round(decimals=1)
+    mine = pair_nll(a, logdets[0], b, logdets[1], shared, dims, rho)
+    expected = joint(a, b, (rho * shared).repeat_interleave(torch.tensor(dims), 1)) - logdets.sum(0)
+    torch.testing.assert_close(mine, expected)
+    torch.testing.assert_close(pair_nll(b, logdets[1], a, logdets[0], shared, dims, rho), mine)   # symmetric
+
+
+def test_sharing_nothing_is_two_samples():
+    a, b, zero = randn(6, 5), randn(6, 5, seed=1), torch.zeros(6).double()
+    nothing = torch.zeros(6, 2).double()
+    torch.testing.assert_close(pair_nll(a, zero, b, zero, nothing, (2, 3)), gaussian_nll(a, zero) + gaussian_nll(b, zero))
+
+
+def test_default_rho_is_the_published_one():
+    a, b, zero = randn(4, 3), randn(4, 3, seed=1), torch.zeros(4).double()
+    ones = torch.ones(4, 1).double()
+    assert RHO == 0.975
+    torch.testing.assert_close(pair_nll(a, zero, b, zero, ones, (3,)), pair_nll(a, zero, b, zero, ones, (3,), 0.975))
+
+
+@pytest.mark.parametrize("r", [0.0, 0.4, 0.9])
+def test_the_optimum_is_at_the_true_correlation(r):
+    u = randn(50_000, 1)
+    v, zero, one = r * u + math.sqrt(1 - r * r) * randn(50_000, 1, seed=1), torch.zeros(50_000).double(), torch.ones(50_000, 1).double()
+    rhos = [i / 50 for i in range(50)]
+    cost = [pair_nll(u, zero, v, zero, one, (1,), rho).mean() for rho in rhos]
+    assert abs(rhos[int(torch.stack(cost).argmin())] - r) <= 0.021
+
+
+@pytest.mark.parametrize("r", [0.0, 0.8, 0.975])
+def test_the_best_scale_of_a_dimension(r):
+    "s² = (1 − ρ²) / (1 − ρ r): an empty dimension of a block shrinks to 0.22."
+    u = randn(50_000, 1)
+    v, one = r * u + math.sqrt(1 - r * r) * randn(50_000, 1, seed=1), torch.ones(50_000, 1).double()
+    log_s = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    opt = torch.optim.LBFGS([log_s], max_iter=50, line_search_fn="strong_wolfe")
+
+    def loss():
+        opt.zero_grad()
+        cost = pair_nll(u * log_s.exp(), log_s.expand(50_000), v * log_s.exp(), log_s.expand(50_000), one, (1,)).mean()
+        cost.backward()
+        return cost
+
+    opt.step(loss)
+    assert math.isclose(log_s.exp().item(), math.sqrt((1 - RHO**2) / (1 - RHO * r)), rel_tol=0.03)
+
+
+@pytest.mark.parametrize("change", [{"z_b": randn(3, 5)}, {"z_a": randn(4, 4)}, {"shared": torch.zeros(4, 3)},
+                                    {"shared": torch.zeros(3, 2)}, {"dims": (2, 2)}, {"dims": (5,)}])
+def test_pair_nll_refuses_what_does_not_fit(change):
+    good = {"z_a": randn(4, 5), "z_b": randn(4, 5), "shared": torch.zeros(4, 2), "dims": (2, 3)}
+    kw, zero = {**good, **change}, torch.zeros(4)
+    with pytest.raises(ShapeError, match=r"objective.pair_nll: expected .*, got .*\. \S"):
+        pair_nll(kw["z_a"], zero, kw["z_b"], zero, kw["shared"], kw["dims"])
+
+
+# ---- training
+
+def made(n=1500, d=8, seed=0, dead=0, labels=True):
+    "Latents with a class in three directions and a number in one, as `Latents`."
+    g = gen(seed)
+    kind, number = torch.randint(4, (n,), generator=g), torch.rand(n, generator=g)
+    x = torch.randn(n, d, generator=g)
+    x[:, :3] = 3 * torch.nn.functional.one_hot(kind, 4)[:, :3] + 0.3 * x[:, :3]
+    x[:, 3] = 4 * number + 0.1 * x[:, 3]
+    x = torch.cat([x @ torch.linalg.qr(torch.randn(d, d, generator=gen(9)))[0], torch.zeros(n, dead)], 1)
+    table = pd.DataFrame({"kind": [f"k{i}" for i in kind.tolist()], "number": number.numpy()})
+    return latents.from_array(x, table if labels else table[[]])
+
+
+@pytest.fixture(scope="module")
+def both(): return made(), made(600, seed=1)
+
+
+@pytest.fixture(scope="module")
+def read(both): return concepts(both[0].table, ["kind", "number"])
+
+
+LAYOUT = Layout.of({"kind": 3, "number": 1}, 8)
+SMALL = FlowConfig(8, n_blocks=2, hidden=16)
+
+
+def test_mean_pair_nll_is_the_mean_and_repeats(both, read):
+    flow = Flow(SMALL).init_from(both[0].mean)
+    pairs = Pairs(both[1].table, read)
+    a = mean_pair_nll(flow, both[1], pairs, LAYOUT, n=2500)
+    assert a == mean_pair_nll(flow, both[1], pairs, LAYOUT, n=2500) != mean_pair_nll(flow, both[1], pairs, LAYOUT, n=2500, seed=1)
+    g = gen(0)
+    i, j, shared = pairs.sample(2500, g)
+    z_a, z_b = both[1].sample(i, g), both[1].sample(j, g)
+    with torch.no_grad(): expected = pair_nll(*flow(z_a), *flow(z_b), shared, LAYOUT.sizes).mean()
+    assert math.isclose(a, float(expected), rel_tol=1e-5)
+
+
+def test_training_beats_a_gaussian_that_knows_no_pairs(both, read):
+    flow, history = train_flow(*both, read, LAYOUT, SMALL, QUICK)
+    pairs = Pairs(both[1].table, read)
+    gaussian = mean_pair_nll(Flow(SMALL).init_from(both[0].mean), both[1], pairs, LAYOUT, rho=0.0)
+    assert history.best < gaussian - 2 and history.unit == "nats a pair" and not flow.training
+    assert math.isclose(mean_pair_nll(flow, both[1], pairs, LAYOUT), history.best, rel_tol=1e-5), "the best weights are there"
+
+
+def test_training_repeats_and_leaves_the_outer_stream_alone(both, read):
+    brief = Recipe(n_steps=3, eval_every=3, seed=5)
+    torch.manual_seed(1)
+    undisturbed = torch.rand(3)
+    torch.manual_seed(1)
+    one, _ = train_flow(*both, read, LAYOUT, SMALL, brief)
+    assert torch.equal(torch.rand(3), undisturbed)
+    two, _ = train_flow(*both, read, LAYOUT, SMALL, brief)
+    for k, v in one.state_dict().items(): assert torch.equal(v, two.state_dict()[k]), k
+
+
+def test_unsupervised_without_a_label(both):
+    plain = made(labels=False), made(300, seed=1, labels=False)
+    flow, history = train_flow(*plain, (), Layout.of({}, 8), SMALL, QUICK)
+    assert history.rows[-1]["held_out"] < history.rows[0]["held_out"] + 0.5 and flow.config.dim == 8
+
+
+def test_without_linear_start(both, read):
+    flow, _ = train_flow(*both, read, LAYOUT, FlowConfig(8, n_blocks=1, hidden=8, linear=False), Recipe(n_steps=2, eval_every=1))
+    assert not flow.config.linear
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_dead_units_pass(read, linear):
+    config = FlowConfig(10, n_blocks=1, hidden=8, linear=linear)
+    sets = made(dead=2), made(300, seed=1, dead=2)
+    flow, _ = train_flow(*sets, read, Layout.of({"kind": 3, "number": 1}, 10), config, Recipe(n_steps=2, eval_every=1))
+    assert flow.config.dead == (8, 9)
+    z = sets[0].mean
+    with torch.no_grad(): assert torch.equal(flow(z)[0][:, :2], z[:, 8:]), "in the residual, unchanged"
+    with pytest.raises(DataError, match="room for 2 constant dimensions in the residual, got 1 of 10"):
+        train_flow(*sets, read, Layout.of({"kind": 8, "number": 1}, 10), config, Recipe(n_steps=2, eval_every=1))
+
+
+def test_a_posterior_of_a_constant_mean_is_no_dead_unit(read):
+    "A collapsed unit of a variational host: the mean never moves, samples do."
+    def collapsed(l): return latents.Latents(torch.cat([l.mean, torch.zeros(len(l), 1)], 1), torch.ones(len(l), 9), l.table)
+    sets = collapsed(made()), collapsed(made(300, seed=1))
+    flow, history = train_flow(*sets, read, Layout.of({"kind": 3, "number": 1}, 9), FlowConfig(9, n_blocks=1, hidden=8), QUICK)
+    assert flow.config.dead == () and math.isfinite(history.best)
+
+
+def test_few_samples_still_invert(read):
+    "Fewer samples than dimensions: T is a bijection all the same, and finite where it was never trained."
+    g = gen(3)
+    wide = latents.from_array(torch.randn(20, 40, generator=g), made(20, seed=4).table)
+    flow, _ = train_flow(wide, wide, read, Layout.of({"kind": 3, "number": 1}, 40), FlowConfig(40, n_blocks=2, hidden=16), QUICK)
+    for z, least in ((wide.mean, 1e-5), (torch.randn(50, 40, generator=g), 1e-2)):
+        with torch.no_grad(): assert (flow.inverse(flow(z)[0])[0] - z).abs().max() <= least * z.abs().max()
+
+
+def test_layouts_of_another_order_name_or_size_are_refused(both, read):
+    for dims, total in (({"number": 1, "kind": 3}, 8), ({"kind": 3}, 8), ({"kind": 3, "number": 1, "age": 1}, 8), ({}, 8)):
+        with pytest.raises(DataError, match="a layout of residual, kind, number, in this order"):
+            train_flow(*both, read, Layout.of(dims, total), SMALL, QUICK)
+    with pytest.raises(ShapeError, match=r"objective.train_flow \(latents\): expected z of shape \(B, 7\)"):
+        train_flow(*both, read, Layout.of({"kind": 3, "number": 1}, 7), SMALL, QUICK)
+    with pytest.raises(ShapeError): train_flow(*both, read, LAYOUT, FlowConfig(7), QUICK)
+    with pytest.raises(ShapeError, match=r"\(check\)"): train_flow(both[0], made(50, d=7), read, LAYOUT, SMALL, QUICK)
+
+
+@pytest.mark.parametrize("rho", [1.0, 1.5, -0.1, math.nan])
+def test_rho_outside_of_its_range_is_refused(both, read, rho):
+    with pytest.raises(DataError, match=r"rho in \[0, 1\)"): train_flow(*both, read, LAYOUT, SMALL, QUICK, rho=rho)
+
+
+def test_after_a_nan_the_flow_hangs_on_the_error(both, read, monkeypatch):
+    from iin_nb import objective
+    calls = []
+
+    def spoiled(*args):
+        calls.append(1)
+        return pair_nll(*args) * (math.nan if len(calls) == 15 else 1)
+
+    monkeypatch.setattr(objective, "pair_nll", spoiled)
+    monkeypatch.setattr(objective, "mean_pair_nll", lambda *args, **kw: -float(len(calls)))
+    with pytest.raises(TrainingStopped, match="step 15") as stop: train_flow(*both, read, LAYOUT, SMALL, Recipe(n_steps=30, eval_every=5))
+    assert stop.value.history.stopped == "nan" and stop.value.history.best_step == 10
+    assert isinstance(stop.value.flow, Flow) and all(torch.isfinite(p).all() for p in stop.value.flow.parameters())

@@ -1,0 +1,222 @@
+"""The report: complete, self-contained, honest about what fails, written whole or not at all."""
+import json
+import math
+import os
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from toy_digits import CONCEPTS, SIZES, explain_digits, judge, toy_digits
+
+from iin_nb import embed, report, scores
+from iin_nb.core import DataError
+
+
+@pytest.fixture(scope="module")
+def found():
+    "Both kinds of host, explained and scored in small."
+    out, images = {}, toy_digits()[0]
+    for kind, outputs in {"classifier": "logits", "autoencoder": "images"}.items():
+        expl = explain_digits(outputs)
+        out[kind] = expl, scores.score(expl, images, judge, n_inputs=10, n_draws=10, n_walks=2), report.maps_of(expl, images)
+    return out
+
+
+@pytest.fixture(scope="module")
+def written(found, tmp_path_factory):
+    "The folder of a written report, and what `write` gave back."
+    folder = tmp_path_factory.mktemp("report")
+    return folder, report.write(folder, toy_digits()[0], judge, found, seed=7, seconds=12.0)
+
+
+class Page(HTMLParser):
+    "What of a page could ask for another file, its text, and its figures."
+
+    def __init__(self, text):
+        super().__init__()
+        self.asks, self.ids, self.text, self.open, self.figures, self.captions = [], [], [], [], 0, 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        self.asks += [v for k, v in attrs.items()
+                      if k in ("src", "href", "srcset", "action", "data") and not v.startswith(("data:", "#"))]
+        self.ids += [attrs["id"]] if "id" in attrs else []
+        self.figures, self.captions = self.figures + (tag == "figure"), self.captions + (tag == "figcaption")
+        if tag in ("script", "style"): self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if self.open and self.open[-1] == tag: self.open.pop()
+
+    def handle_data(self, data):
+        if not self.open: self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def page(written): return Page((written[0]/"report.html").read_text(encoding="utf-8"))
+
+
+# ---- what it says
+
+def numbers(z_digit, z_color, mlp=None):
+    "Scores with nothing but the probes."
+    made = lambda d, c: {"digit": {"z": d}, "color": {"z": c}}   # noqa: E731
+    return {"probe": made(z_digit, z_color), "chance": {"digit": 0.1, "color": 0.0}} | ({"probe_mlp": made(*mlp)} if mlp else {})
+
+
+@pytest.mark.parametrize("digit, color, mlp, said", [
+    (0.99, -0.08, None, "What the digit classifier keeps: the digit. What it loses: the color."),
+    (0.99, 0.97, None, "What the digit classifier keeps: the digit and the color."),
+    (0.99, 0.2, None, "What the digit classifier keeps: the digit. What it barely keeps: the color."),
+    (0.6, 0.5, None, "What the digit classifier half keeps: the digit and the color."),
+    (0.1, -0.5, None, "What the digit classifier loses: the digit and the color."),
+    (0.99, -0.08, (0.9, 0.9), "What the digit classifier keeps: the digit and the color."),   # lost means that no probe finds it
+])
+def test_the_headline_follows_the_probes(digit, color, mlp, said):
+    assert report.finding("classifier", numbers(digit, color, mlp)) == said
+
+
+def test_the_page_says_what_was_found(page, written):
+    text = " ".join(page.text)
+    assert "What the digit classifier keeps: the digit and the color." in text
+    for must in ("Certificate holds for the classifier.", "Certificate holds for the autoencoder.", "400 held-out pictures",
+                 "Seed 7, 12 s in all", "judge sees the right digit", "Esser, Rombach, Ommer", "MNIST"): assert must in text, must
+    assert "nan" not in text.lower().split() and "None " not in text and "{" not in text
+
+
+def test_every_figure_says_how_to_read_it(page):
+    assert page.figures == page.captions == " ".join(page.text).count("How to read it:") == 7 + 10
+    names = {i.partition("-")[2] for i in page.ids if "-" in i}
+    assert names == {"probe", "response", "walk-digit", "walk-color", "axes", "dims", "training", "analogies", "strips", "samples"}
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_a_certificate_that_fails_is_not_hidden(found):
+    expl, s, maps = found["classifier"]
+    broken = replace(expl, certificate=replace(expl.certificate, relative_error=0.02))
+    said = report._certificates({"classifier": (broken, s, maps)})
+    assert "CERTIFICATE FAILS for the classifier" in said and 'class="fails"' in said and "2.0 × 10<sup>−2</sup>" in said
+
+
+def test_a_lost_concept_reads_well():
+    found = {"probe": {"color": {"z": -0.07, "color": -0.01, "residual": -0.2}}, "chance": {"color": 0.0}, "dims": {"color": 1}}
+    line = report._concept_line(found, "color", "R²")
+    assert "no probe reads it from z (R² −0.070; chance is 0)" in line
+    found["probe"]["color"] = {"z": 0.97, "color": 0.95, "residual": 0.01}
+    assert "R² 0.970 from z" in (line := report._concept_line(found, "color", "R²")) and "own block of 1 dimension " in line
+
+
+@pytest.mark.parametrize("x, said", [
+    (None, "–"), (math.nan, "–"), (math.inf, "–"), (0.0, "0"), (0.98765, "0.988"), (-0.05, "−0.050"), (28.66, "28.7"), (12345.6, "12,346")])
+def test_numbers(x, said): assert report._number(x) == said
+
+
+def test_the_table_of_a_run(written):
+    text = report.table(written[1])
+    lines = text.splitlines()
+    assert sum(line.startswith(("classifier", "autoencoder")) for line in lines) == 2
+    for must in ("held-out accuracy", "nats per pair", "digit from residual / digit / color / z", "walk in color", "digit swapped"):
+        assert must in text, must
+
+
+# ---- self-contained
+
+def test_nothing_is_asked_from_anywhere(page, written):
+    assert page.asks == []
+    text = (written[0]/"report.html").read_text(encoding="utf-8")
+    assert not re.search(r"@import|url\((?!['\"]?(data:|#))", text.partition("<script>")[0])
+    assert text.startswith("<!doctype html>") and text.endswith("</body></html>") and len(text) < 12e6
+
+
+def _browser():
+    "An unasked-for browser is no reason to fail, a required one is."
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    try: from playwright.sync_api import sync_playwright
+    except ImportError: sync_playwright = None
+    if path and sync_playwright: return path, sync_playwright
+    if os.environ.get("IIN_REQUIRE_BROWSER") == "1": pytest.fail("a Chromium and playwright are required")
+    pytest.skip("needs a Chromium and playwright")
+
+
+@pytest.mark.browser
+def test_it_draws_itself_without_a_network(written):
+    path, playwright = _browser()
+    asked, errors = [], []
+    with playwright() as p:
+        browser = p.chromium.launch(executable_path=path, args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
+        page = browser.new_page(viewport={"width": 700, "height": 900})
+        net = lambda r: r.request.url.startswith(("http", "ws"))   # noqa: E731
+        page.route("**/*", lambda r: (asked.append(r.request.url), r.abort()) if net(r) else r.continue_())
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.goto((written[0]/"report.html").as_uri())
+        page.wait_for_function("document.querySelectorAll('figure .main-svg').length >= 17")
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        cut = page.evaluate("[...document.querySelectorAll('figure, .wide')].filter(e => e.scrollWidth > e.clientWidth + 1).length")
+        browser.close()
+    assert (asked, errors, wide, cut) == ([], [], 700, 0), "no request, no error, nothing scrolls sideways"
+
+
+# ---- scores.json
+
+def strict(text):
+    def refuse(token): raise AssertionError(f"{token} is no JSON")
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_scores_json_is_strict_and_complete(written):
+    made = strict((written[0]/"scores.json").read_text(encoding="utf-8"))
+    assert made == written[1] and made["seed"] == 7 and {"iin_nb", "torch", "python"} <= set(made["versions"])
+    keys = "accuracy certificate nll dims block_scale probe swap response walk seconds".split()
+    for kind in ("classifier", "autoencoder"):
+        assert set(keys) <= set(made[kind])
+        assert set(made[kind]["certificate"]) >= {"relative_error", "std_error", "same_prediction"}
+        for key in ("dims", "block_scale", "swap", "response", "walk"): assert set(made[kind][key]) == set(SIZES), key
+        assert set(made[kind]["probe"]) == set(CONCEPTS)
+    assert made["classifier"]["certificate"]["same_prediction"] == 1.0
+    assert made["autoencoder"]["certificate"]["same_prediction"] is None
+
+
+def test_what_is_not_finite_becomes_null():
+    made = report.plain({"a": math.nan, 1: [math.inf, 2.0, (True, None, "x", -math.inf)]})
+    assert made == {"a": None, "1": [None, 2.0, [True, None, "x", None]]}
+    assert strict(json.dumps(made, allow_nan=False)) == made
+
+
+def test_a_report_with_gaps(found, tmp_path):
+    "Sobol indices of a host whose answer never varies are NaN: the page has a dash, the file a null."
+    expl, s, maps = found["classifier"]
+    gaps = {**s, "response": {k: {**r, "sobol_first": math.nan, "sobol_total": math.nan} for k, r in s["response"].items()}}
+    made = report.write(tmp_path, toy_digits()[0], judge, {"classifier": (expl, gaps, maps)})
+    assert made["classifier"]["response"]["digit"]["sobol_total"] is None
+    assert "total Sobol –" in report.table(made) and "NaN" not in (tmp_path/"scores.json").read_text()
+
+
+def test_nothing_is_left_where_nothing_can_be_written(found, tmp_path):
+    (tmp_path/"file").write_text("in the way")
+    with pytest.raises(DataError, match="room and permission to write .*report.html"):
+        report.write(tmp_path/"file", toy_digits()[0], judge, {"classifier": found["classifier"]})
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+# ---- maps
+
+def test_stored_maps_are_used_where_they_fit():
+    expl, images = explain_digits(), toy_digits()[0]
+    expl.maps = embed.atlas(expl, images.images, umap=False).coords
+    other = torch.randperm(400, generator=torch.Generator().manual_seed(0))
+    turned = {k: v[other] if k == "digit_1d" else v for k, v in expl.maps.items()}
+    expl.maps = turned | {"color": expl.maps["color"][:-1], "taste": torch.zeros(400, 2)}
+    made = report.maps_of(expl, images)
+    used = {k for k, m in made.method.items() if m == "UMAP"}
+    assert used == set(made.names) - {"digit_1d", "color"}, "a map of other rows and one of another length are not"
+    assert torch.equal(made.coords["z"], expl.maps["z"]) and len(made.coords["color"]) == 400
+
+
+def test_a_title_names_the_method(found):
+    expl, _, maps = found["autoencoder"]
+    assert "1-D PCA of the digit factor" in report.axes_figure(expl, maps, toy_digits()[0]).layout.title.text
+    fig = report.walk_figure(expl, maps, toy_digits()[0], 3, "color", judge)
+    assert "color factor: 1 of 10 classes, 100% of its steps" in fig.layout.title.text and "PCA of z" in fig.layout.title.text

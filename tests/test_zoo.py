@@ -1,0 +1,168 @@
+"""The small hosts: shapes, training, and checkpoints that are missing, cut off or another's."""
+import gzip
+import json
+import struct
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from iin_nb import core, data, zoo
+from iin_nb.core import DataError
+from iin_nb.fit import Recipe
+
+TINY = Recipe(n_steps=6, eval_every=3, lr=1e-3)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    "400 of the embedded digits in color, 300 of them to learn from."
+    images, labels = data.digits()
+    return data.color_set(data.strokes(images[:400]), labels[:400], 300)
+
+
+@pytest.fixture
+def own_assets(tmp_path, monkeypatch):
+    "A copy of the registry and the smallest checkpoint, to be damaged."
+    for name in ("registry.json", "digits-judge.safetensors"): (tmp_path/name).write_bytes((core.assets()/name).read_bytes())
+    monkeypatch.setattr(core, "assets", lambda: tmp_path)
+    return tmp_path
+
+
+def register(folder, name):
+    "Let the registry believe what is there now."
+    known = json.loads((folder/"registry.json").read_text(encoding="utf-8"))
+    known[name]["sha256"] = core.sha256(folder/name)
+    (folder/"registry.json").write_text(json.dumps(known), encoding="utf-8")
+
+
+# ---- what is shipped
+
+@pytest.mark.parametrize("name, outputs, shape", [("digits-classifier", "logits", (10,)), ("digits-autoencoder", "images", (3, 32, 32))])
+def test_a_shipped_host(name, outputs, shape, digits):
+    host, x = zoo.load(name), digits.images[:5]
+    assert (host.name, host.outputs, host.dim) == (name, outputs, 64)
+    z = host.encode(x)
+    assert z.shape == (5, 64) and host.decode(z).shape == (5, *shape)
+    with torch.no_grad(): whole = host.model(x)
+    assert torch.allclose(host.decode(z), whole, atol=1e-5), "G after E is the model"
+    assert host.fingerprint() == zoo.load(name).fingerprint()
+
+
+def test_they_know_their_trade():
+    held_out = data.color_digits().held_out
+    assert zoo.accuracy(zoo.shipped_model("digits-classifier"), held_out) >= 0.975
+    assert zoo.accuracy(zoo.judge(), held_out) >= 0.97
+    x, host = held_out.images[:300], zoo.load("digits-autoencoder")
+    assert (host.decode(host.encode(x)) - x).square().mean() < 0.1 * (x - x.mean(0)).square().mean()
+
+
+@pytest.mark.parametrize("name", ["classifier", "digits-decoder", ""])
+def test_unknown_names_are_refused(name):
+    with pytest.raises(DataError, match="zoo.load: expected one of digits-classifier, digits-autoencoder"): zoo.load(name)
+    with pytest.raises(DataError, match="zoo.shipped_model: expected one of .*digits-judge, got"): zoo.shipped_model(name)
+
+
+# ---- checkpoints that are not whole
+
+def test_a_whole_copy_loads(own_assets): assert not zoo.judge().training
+
+
+def test_a_missing_checkpoint(own_assets):
+    (own_assets/"digits-judge.safetensors").unlink()
+    with pytest.raises(DataError, match="shipped file digits-judge.safetensors, got no such file .* Reinstall"): zoo.judge()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1000], lambda b: b[:7], lambda b: b"", lambda b: b[:-9] + bytes(9)])
+def test_a_damaged_checkpoint(own_assets, damage):
+    path = own_assets/"digits-judge.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match="sha256 .*got another content .* Reinstall"): zoo.judge()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1000], lambda b: b[:7], lambda b: b""])
+def test_a_cut_off_checkpoint_with_a_sum_that_fits(own_assets, damage):
+    path = own_assets/"digits-judge.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    register(own_assets, path.name)
+    with pytest.raises(DataError, match="zoo.shipped_model: expected the weights of a Judge in .*, got .* Reinstall"): zoo.judge()
+
+
+def test_the_weights_of_another_model(own_assets):
+    path = own_assets/"digits-judge.safetensors"
+    weights = load_file(path)
+    weights.pop(sorted(weights)[0])
+    save_file(weights, path)
+    register(own_assets, path.name)
+    with pytest.raises(DataError, match="weights of a Judge .*got RuntimeError"): zoo.judge()
+
+
+# ---- training
+
+@pytest.mark.parametrize("kind", ["classifier", "autoencoder", "judge"])
+def test_training_in_small(kind, digits):
+    model, history = zoo.train(kind, digits, TINY, batch=64, width=8)
+    assert [r["step"] for r in history.rows] == [3, 6] and history.rows[1]["held_out"] < history.rows[0]["held_out"]
+    assert not model.training
+    again, _ = zoo.train(kind, digits, TINY, batch=64, width=8)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items()), "a seed fixes it"
+    other, _ = zoo.train(kind, digits, replace(TINY, seed=1), batch=64, width=8)
+    assert not all(torch.equal(v, other.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+def test_training_never_sees_the_held_out_part(digits):
+    "Held-out pictures of NaN would end it."
+    broken = replace(digits, images=torch.cat([digits.images[:300], torch.full((100, 3, 32, 32), torch.nan)]), redraw=None)
+    zoo.train("judge", broken, replace(TINY, n_steps=3), width=8)
+
+
+def test_fewer_pictures_than_a_batch(digits):
+    few = replace(digits.rows(0, 40), redraw=None)
+    assert zoo.train("judge", few, replace(TINY, n_steps=3), width=8)[1].stopped == "finished"
+
+
+def test_what_cannot_be_trained_is_refused(digits):
+    with pytest.raises(DataError, match="zoo.train: expected one of classifier, autoencoder, judge, got 'vae'"):
+        zoo.train("vae", digits, TINY)
+    bare = replace(digits, table=digits.table.drop(columns="class"), redraw=None)
+    with pytest.raises(DataError, match="expected a column `class`, got"): zoo.train("classifier", bare, TINY)
+    words = replace(digits, table=digits.table.assign(**{"class": "a seven"}), redraw=None)
+    with pytest.raises(DataError, match="class numbers .* Number the classes"): zoo.train("judge", words, TINY)
+    zoo.train("autoencoder", bare, replace(TINY, n_steps=3), width=8)   # needs no labels
+
+
+@pytest.mark.parametrize("kind, outputs", [("classifier", "logits"), ("autoencoder", "images")])
+def test_an_own_host(kind, outputs, digits, monkeypatch):
+    monkeypatch.setitem(zoo.RECIPES, kind, replace(TINY, n_steps=3))
+    host = zoo.train_host(kind, digits)
+    assert (host.name, host.outputs, host.dim) == (f"own-{kind}", outputs, 64)
+
+
+def test_accuracy_counts(digits):
+    y = torch.tensor(digits.table["class"].to_numpy())
+    right = torch.nn.functional.one_hot(y, 10).float()
+    parts = iter(right.split(500))
+    assert zoo.accuracy(lambda x: next(parts), digits) == 1.0
+    assert zoo.accuracy(lambda x: torch.eye(10)[torch.full((len(x),), 3)], digits) == pytest.approx(float((y == 3).float().mean()))
+
+
+def test_the_judge_learns_from_mnist_s_test_images_alone(tmp_path):
+    "Idx files with black training images and labels that none of the ten stands for: had it looked at them, it would have failed."
+    images, labels = data.digits()
+    parts = {"train-images-idx3-ubyte": np.zeros((5, 28, 28)), "train-labels-idx1-ubyte": np.full(5, 200),
+             "t10k-images-idx3-ubyte": images[:200].numpy(), "t10k-labels-idx1-ubyte": labels[:200].numpy()}
+    for name, x in parts.items():
+        raw = struct.pack(">HBB", 0, 8, x.ndim) + struct.pack(f">{x.ndim}I", *x.shape) + x.astype(np.uint8).tobytes()
+        (tmp_path/f"{name}.gz").write_bytes(gzip.compress(raw))
+    model, history = zoo.train_judge(tmp_path, replace(TINY, n_steps=3))
+    assert history.rows[0]["step"] == 3 and model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+    with pytest.raises(DataError, match="data.mnist: expected train-images"): zoo.train_judge(tmp_path/"nowhere")
+
+
+def test_labels_that_are_numbers_of_any_width():
+    for kind in ("int8", "uint8", "int64"):
+        images = data.ImageSet(torch.zeros(3, 3, 8, 8), pd.DataFrame({"class": np.array([0, 2, 1], kind)}), 3)
+        assert zoo.accuracy(lambda x: torch.eye(3)[[0, 2, 1]], images) == 1.0
