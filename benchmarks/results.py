@@ -36,15 +36,11 @@ def hosts() -> dict:
 
 
 def explanations(kind: str) -> dict:
-    "The demo's scores of one shipped host for each seed, and probes by MLP beside shuffled labels."
+    "The demo's scores of one shipped host for each seed."
     digits, host, judge = data.color_digits(), zoo.load(f"digits-{kind}"), zoo.judge()
     found = {}
     for seed in SEEDS:
-        expl = explain(host, digits, CONCEPTS, seed=seed)
-        found[seed] = scores.score(expl, digits.held_out, judge, seed=seed)
-        f = expl.encode(digits.held_out.images)
-        for name, (probe, shuffled) in {"probe_mlp": ("mlp", False), "probe_shuffled": ("linear", True)}.items():
-            found[seed][name] = scores.probes(expl, f, expl.to_z(f), digits.held_out.table, probe, shuffled)
+        found[seed] = scores.score(explain(host, digits, CONCEPTS, seed=seed), digits.held_out, judge, seed=seed)
     return found
 
 

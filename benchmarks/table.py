@@ -38,7 +38,7 @@ def _others(run: dict, concept: str, own: str, key: str = "probe") -> float:
 def _common(t: Table, kind: str, seeds: dict) -> None:
     t.seeds(f"{kind}: round trip, of max abs z", seeds, ("certificate", "relative_error"), 1e-5, False, ".1e")
     t.seeds(f"{kind}: round trip, of std, worst dimension", seeds, ("certificate", "std_error"), 1e-4, False, ".1e")
-    t.seeds(f"{kind}: training T, seconds", seeds, ("seconds", "training"), 90, False, ".0f")
+    t.seeds(f"{kind}: training T, seconds", seeds, ("training_seconds",), 90, False, ".0f")
 
 
 def _classifier(t: Table, seeds: dict) -> None:
@@ -59,7 +59,7 @@ def _autoencoder(t: Table, seeds: dict) -> None:
         run["mlp leak"] = {"digit": _others(run, "digit", "digit", "probe_mlp"), "color": _others(run, "color", "color", "probe_mlp")}
     t.seeds("autoencoder: digit from the digit block (linear)", seeds, ("probe", "digit", "digit"), 0.95, True)
     t.seeds("autoencoder: digit from any other block (linear)", seeds, ("digit leak",), 0.20, False)
-    beside = f"MLP {_over(seeds, 'mlp leak', 'digit')[0]:.3f}; shuffled labels {_over(seeds, 'probe_shuffled', 'digit', 'residual')[0]:.3f}; from z {_over(seeds, 'probe', 'digit', 'z')[0]:.3f} (linear)"
+    beside = f"MLP {_over(seeds, 'mlp leak', 'digit')[0]:.3f}; shuffled labels {_over(seeds, 'chance', 'digit')[0]:.3f}; from z {_over(seeds, 'probe', 'digit', 'z')[0]:.3f} (linear)"
     t.row("autoencoder: digit from any other block, beside it", beside, "", None)
     t.seeds("autoencoder: color R² from the color block (best of linear and MLP)", seeds, ("color", "own"), 0.93, True)
     t.seeds("autoencoder: the same as a share of that from z", seeds, ("color", "of z"), 0.97, True)
@@ -71,7 +71,7 @@ def _autoencoder(t: Table, seeds: dict) -> None:
     t.seeds("color swap: color read-out arrives, mean abs error", seeds, ("swap", "color", "color_error"), 0.08, False)
     t.seeds("residual swap: judge sees the target's digit", seeds, ("swap", "residual", "judge"), 0.95, True)
     t.seeds("residual swap: change over the reconstruction error", seeds, ("swap", "residual", "change"), 3, True, ".1f")
-    t.row("no swap (plain reconstruction): judge / color error", f"{_over(seeds, 'swap', 'none', 'judge')[0]:.3f} / {_over(seeds, 'swap', 'none', 'color_error')[0]:.3f}", "", None)
+    t.row("no swap (plain reconstruction): judge / color error", f"{_over(seeds, 'reconstruction', 'judge')[0]:.3f} / {_over(seeds, 'reconstruction', 'color_error')[0]:.3f}", "", None)
 
 
 def _baselines(t: Table, kind: str, store: dict) -> None:

@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['KINDS', 'CONCEPTS', 'MAPS', 'check_folder', 'Steps', 'demo', 'main']
 
-# %% ../nbs/51_cli.ipynb #22fcc971
+# %% ../nbs/51_cli.ipynb #77372b28
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
 
-# %% ../nbs/51_cli.ipynb #82fb25d8
+# %% ../nbs/51_cli.ipynb #44d757b3
 KINDS = ("classifier", "autoencoder")
 CONCEPTS = {"digit": "class", "color": ["r", "g", "b"]}
 MAPS = ("z", "digit_1d", "color_1d")   # what the report shows
 
-
+# %% ../nbs/51_cli.ipynb #8d8e0f69
 def check_folder(folder: Path) -> None:
     "Refuse a folder that cannot be written, before any work is done; nothing of the trial stays."
     from iin_nb.core import DataError, whole_file
@@ -39,7 +40,7 @@ class Steps:
 
     def say(self, text: str) -> None: print(f"{self.seconds:5.0f} s  {text}", flush=True)
 
-# %% ../nbs/51_cli.ipynb #e98adffc
+# %% ../nbs/51_cli.ipynb #4f5ca350
 def _host(kind: str, digits, from_scratch: bool, seed: int, steps: Steps):
     "The shipped host, or one trained here."
     from dataclasses import replace
@@ -64,7 +65,7 @@ def _explained(kind: str, digits, from_scratch: bool, quick: bool, seed: int, st
     if expl.history.stopped == "interrupted": raise KeyboardInterrupt   # the best state so far is no result to report
     return expl
 
-# %% ../nbs/51_cli.ipynb #cf738e17
+
 def demo(out: str = "iin-report", from_scratch: bool = False, quick: bool = False, seed: int = 0) -> dict:
     "Explain both digit hosts, score them, write `out`/report.html and `out`/scores.json; the scores."
     steps, folder = Steps(), Path(out)
@@ -115,7 +116,7 @@ def _seed(text: str) -> int:
     if text.isdecimal() and int(text) < 2**32: return int(text)
     raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2³² − 1, got {text!r}")
 
-# %% ../nbs/51_cli.ipynb #15cda418
+# %% ../nbs/51_cli.ipynb #2975edad
 def main(argv: list[str] | None = None) -> int:
     "The `iin-nb` command; its exit code: 0 done, 2 refused, 130 interrupted."
     parser = _parser()
@@ -130,6 +131,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     "Run the demo; what it refuses goes to standard error as one line."
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # before PyTorch comes: idle threads sleep instead of spinning
     try: demo(args.out, args.from_scratch, args.quick, args.seed)
     except KeyboardInterrupt:
         print("\niin-nb: interrupted; nothing was written", file=sys.stderr)
@@ -141,5 +143,5 @@ def _run(args: argparse.Namespace) -> int:
         return 2
     return 0
 
-# %% ../nbs/51_cli.ipynb #0cdb94f5
-if __name__ == "__main__": sys.exit(main())
+# %% ../nbs/51_cli.ipynb #cc80750f
+if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())   # not in this notebook

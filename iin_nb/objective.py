@@ -50,8 +50,8 @@ def pair_nll(
     moved = 0.5 * ((z_b - rho_k * z_a).square() / rest + rest.log()).sum(1) + 0.5 * z_b.shape[1] * math.log(2 * math.pi) - logdet_b
     return gaussian_nll(z_a, logdet_a) + moved
 
-# %% ../nbs/13_objective.ipynb #43c0f12b
-RECIPE = Recipe(n_steps=800, lr=4e-3, weight_decay=1e-2, eval_every=100)   # of T
+# %% ../nbs/13_objective.ipynb #9075a217
+RECIPE = Recipe(n_steps=800, lr=6e-3, weight_decay=1e-2, eval_every=100)   # of T
 BATCH = 512                                                                 # pairs a step
 
 # %% ../nbs/13_objective.ipynb #2652737c

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'READ', 'UNITS', 'TERMS', 'LEAD', 'finding', 'table', 'analogy_figure', 'strip_figure', 'sample_figure',
-           'response_figure', 'walk_figure', 'maps_of', 'axes_figure', 'host_figures', 'page', 'plain', 'write']
+           'response_figure', 'maps_of', 'walk_figure', 'axes_figure', 'host_figures', 'page', 'plain', 'write']
 
 # %% ../nbs/50_report.ipynb #2990d7b6
 import html
@@ -82,7 +82,7 @@ def table(found: dict) -> str:
     width = max(len(a) for a, _ in rows)
     return "\n".join(f"{a:<{width}}  {b}" for a, b in rows)
 
-# %% ../nbs/50_report.ipynb #fa25c85f
+# %% ../nbs/50_report.ipynb #79e04064
 def _pick(images: ImageSet, n: int, seed: int, one_of_each: bool = False) -> Tensor:
     "Row numbers of `n` held-out pictures, drawn by `seed` (never by look); one of each class if asked. Dim colors are passed over."
     order = torch.randperm(len(images), generator=generator(seed))
@@ -92,7 +92,7 @@ def _pick(images: ImageSet, n: int, seed: int, one_of_each: bool = False) -> Ten
     classes = images.table["class"].to_numpy()
     return torch.tensor([next(i for i in order if classes[i] == c) for c in range(n)])
 
-
+# %% ../nbs/50_report.ipynb #a6f608ce
 def _random_block(f: Factors, sources: Factors, dims: int, seed: int) -> Factors:
     "The control: `dims` random dimensions of z̃ taken from the sources, whatever factor they belong to."
     z, s = f.z_tilde.repeat_interleave(len(sources), 0), sources.z_tilde.repeat(len(f), 1)
@@ -113,7 +113,7 @@ def analogy_figure(expl: Explanation, images: ImageSet, seed: int = 0) -> go.Fig
     below = f"{expl.host.name}; targets and sources drawn at random from {len(images):,} held-out pictures"
     return figures.analogies(x.numpy(), y.numpy(), swapped, expl.decode(target).numpy(), control, below=below)
 
-
+# %% ../nbs/50_report.ipynb #04cca51b
 def strip_figure(expl: Explanation, images: ImageSet, seed: int = 0, n: int = 11) -> go.Figure:
     "One straight line between two held-out pictures, in z and in z̃, and in one factor at a time."
     a, b = (expl.encode(images.images[i:i + 1]) for i in _pick(images, 2, seed + 3))
@@ -123,14 +123,14 @@ def strip_figure(expl: Explanation, images: ImageSet, seed: int = 0, n: int = 11
     below = "both ends of the first two rows are plain reconstructions of two random held-out pictures"
     return figures.strips({k: v.numpy() for k, v in rows.items()}, "From one picture to another", below)
 
-
+# %% ../nbs/50_report.ipynb #d3b844d1
 def sample_figure(expl: Explanation, seed: int = 0, n: int = 10) -> go.Figure:
     "New pictures from each law."
     names = {"own": "own law (encodings)", "gaussian": "fitted Gaussian", "standard": "N(0, I)"}
     rows = {v: expl.decode(edit.sample(expl, n, law=k, seed=seed)).numpy() for k, v in names.items()}
     return figures.strips(rows, "New pictures", f"every block drawn independently; the first {n} draws of each law, none left out")
 
-
+# %% ../nbs/50_report.ipynb #4257818a
 def response_figure(expl: Explanation, f: Factors, name: str, read: Callable | None = None, seed: int = 0) -> go.Figure:
     "Histogram of answers for one input while one factor after the other is resampled 1,000 times."
     found = {k: answers(expl, f, k, 1000, read=read, seed=seed) for k in expl.layout.names[1:] + expl.layout.names[:1]}
@@ -140,19 +140,7 @@ def response_figure(expl: Explanation, f: Factors, name: str, read: Callable | N
     below = f"one held-out input, {name}; 1,000 draws per factor from the block's own law"
     return figures.response_bars(counts, classes, int(found["residual"].start[0]), numbers, below=below)
 
-
-def walk_figure(expl: Explanation, maps: embed.Atlas, images: ImageSet, row: int, factor: str, read: Callable | None = None,
-                seed: int = 0) -> go.Figure:
-    "A 500-step walk in one factor on the map of z."
-    path = edit.walk(expl, expl.encode(images.images[row:row + 1]), factor, 500, seed=seed)
-    votes = class_logits(expl, path, read).argmax(1)
-    stayed, seen = float((votes[1:] == votes[0]).float().mean()), len(votes.unique())
-    title = f"A walk in the {factor} factor: {seen} of 10 classes, {stayed:.0%} of its steps in the first"
-    places = maps.place("z", expl.to_z(path), path.z_tilde).numpy()
-    what = f"{maps.method['z']} of z"
-    return figures.walk_map(maps.coords["z"].numpy(), images.table["class"].to_numpy(), places, votes.numpy(), title, what)
-
-# %% ../nbs/50_report.ipynb #7e6d5acb
+# %% ../nbs/50_report.ipynb #2226be62
 def _fits(part: Tensor, coords: Tensor, n: int = 300) -> bool:
     "Whether `coords` are a map of `part`: nearest neighbors (of the first `n` rows) are nearer on it than any two rows."
     if len(coords) != len(part): return False
@@ -171,7 +159,19 @@ def maps_of(expl: Explanation, images: ImageSet) -> embed.Atlas:
         if name in made.coords and _fits(made.part(name), coords): made.coords[name], made.method[name] = coords, "UMAP"
     return made
 
+# %% ../nbs/50_report.ipynb #7fb2bf66
+def walk_figure(expl: Explanation, maps: embed.Atlas, images: ImageSet, row: int, factor: str, read: Callable | None = None,
+                seed: int = 0) -> go.Figure:
+    "A 500-step walk in one factor on the map of z."
+    path = edit.walk(expl, expl.encode(images.images[row:row + 1]), factor, 500, seed=seed)
+    votes = class_logits(expl, path, read).argmax(1)
+    stayed, seen = float((votes[1:] == votes[0]).float().mean()), len(votes.unique())
+    title = f"A walk in the {factor} factor: {seen} of 10 classes, {stayed:.0%} of its steps in the first"
+    places = maps.place("z", expl.to_z(path), path.z_tilde).numpy()
+    what = f"{maps.method['z']} of z"
+    return figures.walk_map(maps.coords["z"].numpy(), images.table["class"].to_numpy(), places, votes.numpy(), title, what)
 
+# %% ../nbs/50_report.ipynb #cfa141e0
 def axes_figure(expl: Explanation, maps: embed.Atlas, images: ImageSet) -> go.Figure:
     "The 1-D maps of the first two factors against each other."
     a, b = [c.name for c in expl.concepts][:2]
@@ -179,7 +179,7 @@ def axes_figure(expl: Explanation, maps: embed.Atlas, images: ImageSet) -> go.Fi
     what = f"1-D {maps.method[f'{a}_1d']} of the {a} factor, 1-D {maps.method[f'{b}_1d']} of the {b} factor"
     return figures.factor_axes(x, y, a, b, images.table["class"].to_numpy(), title=f"{a.capitalize()} against {b}", what=what)
 
-# %% ../nbs/50_report.ipynb #4eb53fa4
+# %% ../nbs/50_report.ipynb #a142f168
 STYLE = """
 :root { color-scheme: light }
 body { font: 16px/1.55 system-ui, -apple-system, 'Segoe UI', 'Helvetica Neue', Arial, sans-serif; color: #1f2430; background: #fff;
@@ -199,7 +199,7 @@ pre { background: #f5f6f8; padding: .8em; white-space: pre-wrap; font-size: .85e
 dt { font-weight: 600; margin-top: .5em } dd { margin-left: 1.4em }
 @media (max-width: 940px) { figure > div { zoom: .73 } } @media (max-width: 690px) { figure > div { zoom: .6 } body { font-size: 15px } }
 @media print { @page { margin: 14mm } body { margin: 0; max-width: none; padding: 0; font-size: 10.5pt } figure > div { zoom: .73 }
-  figure > [id$=analogies] { zoom: .56 } nav { display: none }
+  figure:has([id$=analogies]) > div { zoom: .56 } nav { display: none }
   figure, .wide, dl > div, .holds, .fails { break-inside: avoid } h2, h3 { break-after: avoid } }
 """
 
@@ -250,7 +250,7 @@ def _size_table(found: dict) -> str:
             "a = 0.96.")
     return _rows(["factor", "dimensions", "E‖z̃‖² / d", "classes a walk visits", "steps in the first class"], rows, note)
 
-# %% ../nbs/50_report.ipynb #ee95dfb0
+# %% ../nbs/50_report.ipynb #3df398e3
 READ = {
     "probe":
         "a dot is what a linear probe reads of the concept from one block, on held-out pictures. A concept’s own block should do as well "
@@ -305,17 +305,7 @@ def host_figures(kind: str, expl: Explanation, found: dict, images: ImageSet, ma
     if len(curve): parts["training"] = figures.training_curve(curve, "nats per pair", expl.history.best_step, title="Training T")
     return parts
 
-
-def _host_section(kind: str, expl: Explanation, found: dict, images: ImageSet, maps: embed.Atlas, judge: Callable, seed: int) -> str:
-    "Everything about one host: the finding, three pictures, the numbers, more pictures."
-    parts = host_figures(kind, expl, found, images, maps, judge, seed)
-    drawn = [_figure(fig, "<b>How to read it:</b> " + READ[name.split("-")[0]], f"{kind}-{name}") for name, fig in parts.items()]
-    units = {c.name: UNITS[c.continuous] for c in expl.concepts}
-    numbers = _probe_table(found, units) + _swap_table(found) + _response_table(found) + _size_table(found)
-    return (f'<section><h2 id="{kind}">The {kind}</h2>{_summary(found, units)}{"".join(drawn[:3])}<h3>The numbers</h3>{numbers}'
-            f'<h3>More to look at</h3>{"".join(drawn[3:])}<pre>{html.escape(repr(expl))}</pre></section>')
-
-# %% ../nbs/50_report.ipynb #6d9cc229
+# %% ../nbs/50_report.ipynb #d67998c3
 def _concept_line(found: dict, concept: str, unit: str) -> str:
     "What became of one concept, in a sentence."
     z, chance, own = (_number(x) for x in (_known(found, concept), found["chance"][concept], found["probe"][concept][concept]))
@@ -340,6 +330,12 @@ def _summary(found: dict, units: dict[str, str]) -> str:
              f"Drawing one factor anew and holding the rest changes {who} in this share of draws: {flips}."]
     return f"<ul>{''.join(f'<li>{line}</li>' for line in lines)}</ul>"
 
+# %% ../nbs/50_report.ipynb #8b4bc3cd
+def _power(x: float) -> str:
+    "A small number as HTML: 1.2 × 10⁻⁶."
+    digits, _, exponent = f"{x:.1e}".partition("e")
+    return f"{digits} × 10<sup>{int(exponent)}</sup>".replace("-", "−")
+
 
 def _certificates(found: dict) -> str:
     "What was promised, and whether it was kept, for every host."
@@ -352,23 +348,17 @@ def _certificates(found: dict) -> str:
                 f"error of at most {_power(c.relative_error)} of max |z| and {_power(c.std_error)} of a dimension’s std.{same}</p>")
     return out
 
-
-def _power(x: float) -> str:
-    "A small number as HTML: 1.2 × 10⁻⁶."
-    digits, _, exponent = f"{x:.1e}".partition("e")
-    return f"{digits} × 10<sup>{int(exponent)}</sup>".replace("-", "−")
-
-# %% ../nbs/50_report.ipynb #ca69cbc9
+# %% ../nbs/50_report.ipynb #a79d58f5
 TERMS = {
     "Host": "A frozen network f = G ∘ E with a hidden vector z = E(x) of 64 numbers. The classifier’s G is its last layer, the "
             "autoencoder’s is its decoder.",
-    "T": "An invertible network, trained on z of 8,500 digits (6 % of them only decided which weights to keep) so that z̃ = T(z) splits into "
-         "a residual and factors with names: pairs of pictures that share the digit, or nearly the color, share that block of z̃ with "
+    "T": "An invertible network, trained on z of 8,500 digits (6 % of them only decided which weights to keep) so that z̃ = T(z) splits "
+         "into a residual and factors with names: pairs of pictures that share the digit, or nearly the color, share that block of z̃ with "
          "correlation 0.975.",
     "Data": "10,000 MNIST digits times random colors, the ground being the stroke’s negative. Everything above was measured on 1,500 "
             "digits that neither host nor T has seen, in colors that no training picture has.",
-    "Judge": "A network of another design, trained on MNIST’s test images: neither a host nor T, and none "
-             "of its pictures is among those above.",
+    "Judge": "A network of another design, trained on MNIST’s test images: neither a host nor T, and "
+             "none of its pictures is among those above.",
     "Response": "One block is drawn anew from its own law, that is from encodings of random training pictures, and the rest is held.",
 }
 
@@ -384,7 +374,17 @@ def _how(found: dict, seed: int, seconds: float) -> str:
             "Explaining Latent Representations</i> (Esser, Rombach, Ommer, CVPR 2020). The digits: MNIST (LeCun, Cortes, Burges), "
             "colored here.</p>")
 
-# %% ../nbs/50_report.ipynb #e9378a5f
+
+def _host_section(kind: str, expl: Explanation, found: dict, images: ImageSet, maps: embed.Atlas, judge: Callable, seed: int) -> str:
+    "Everything about one host: the finding, three pictures, the numbers, more pictures."
+    parts = host_figures(kind, expl, found, images, maps, judge, seed)
+    drawn = [_figure(fig, "<b>How to read it:</b> " + READ[name.split("-")[0]], f"{kind}-{name}") for name, fig in parts.items()]
+    units = {c.name: UNITS[c.continuous] for c in expl.concepts}
+    numbers = _probe_table(found, units) + _swap_table(found) + _response_table(found) + _size_table(found)
+    return (f'<section><h2 id="{kind}">The {kind}</h2>{_summary(found, units)}{"".join(drawn[:3])}<h3>The numbers</h3>{numbers}'
+            f'<h3>More to look at</h3>{"".join(drawn[3:])}<pre>{html.escape(repr(expl))}</pre></section>')
+
+
 LEAD = ("Two small networks look at color digits: a classifier that names the digit, and an autoencoder that has to draw the picture "
         "again. What does their hidden representation z hold? An invertible network T translates z into named factors: digit, color, and a "
         "residual for the rest. Because T has an exact inverse, every factor can be changed alone and looked at through the "
@@ -401,7 +401,7 @@ def page(sections: dict[str, str], lead: str, how: str = "") -> str:
     return (f'<!doctype html><html lang="en"><head>{head}</head>'
             f"<body>{lead}<nav>{links}</nav>{''.join(sections.values())}{how}</body></html>")
 
-# %% ../nbs/50_report.ipynb #47d411fb
+# %% ../nbs/50_report.ipynb #2e25939d
 def plain(value):
     "`value` as strict JSON can hold it: numbers that are not finite become None."
     if isinstance(value, dict): return {str(k): plain(v) for k, v in value.items()}
@@ -409,7 +409,7 @@ def plain(value):
     if isinstance(value, float): return value if math.isfinite(value) else None
     return value
 
-
+# %% ../nbs/50_report.ipynb #fae36989
 def write(folder: Path, images: ImageSet, judge: Callable, found: dict[str, tuple[Explanation, dict, embed.Atlas]], seed: int = 0,
           seconds: float = 0.0) -> dict:
     "Write report.html and scores.json into `folder`, each whole or not at all; the scores."

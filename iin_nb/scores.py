@@ -35,7 +35,7 @@ def halves(source: np.ndarray, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     first = np.isin(source, originals[: len(originals) // 2])
     return first.nonzero()[0], (~first).nonzero()[0]
 
-# %% ../nbs/23_scores.ipynb #08c8a5e2
+# %% ../nbs/23_scores.ipynb #2370f2e1
 def _model(kind: str, continuous: bool):
     "A fresh probe: 'linear' or 'mlp', for numbers if `continuous`, else for classes."
     from sklearn.linear_model import LinearRegression, LogisticRegression
@@ -55,7 +55,7 @@ def _fit_score(kind: str, continuous: bool, x: tuple, y: tuple) -> float:
         warnings.simplefilter("ignore")   # an MLP that has not converged is still a probe
         return float(make_pipeline(StandardScaler(), _model(kind, continuous)).fit(x[0], y[0]).score(x[1], y[1]))
 
-# %% ../nbs/23_scores.ipynb #c708c83d
+
 def probe(block: Tensor, values: Tensor, source: np.ndarray, kind: str = "linear", shuffled: bool = False, seed: int = 0) -> float:
     """Accuracy (class codes (N,), −1 unlabelled) or R² (numbers (N, q)) of a probe from `block` (N, d).
 
@@ -96,7 +96,7 @@ def read_color(images: Tensor) -> Tensor:
     border = torch.cat([images[:, :, 0], images[:, :, -1], images[:, :, 1:-1, 0], images[:, :, 1:-1, -1]], 2)
     return -border.median(2).values
 
-# %% ../nbs/23_scores.ipynb #d9759c4b
+# %% ../nbs/23_scores.ipynb #4cd13651
 def _vote(judge: Callable, images: Tensor) -> Tensor:
     "The class (N,) that `judge` sees in each picture."
     with torch.no_grad(): return torch.cat([judge(part).argmax(1) for part in images.split(128)])
@@ -110,7 +110,7 @@ def _marks(y: Tensor, digit: Tensor, color: Tensor, judge: Callable) -> dict[str
     bright = color >= 0.15
     return {"judge": float((_vote(judge, y) == digit).float().mean()), "color_error": float((read_color(y) - color).abs()[bright].mean())}
 
-# %% ../nbs/23_scores.ipynb #eadd92a5
+
 def judged_swaps(expl: Explanation, images: ImageSet, judge: Callable, n: int = 1000, seed: int = 0) -> dict[str, dict[str, float]]:
     """For each factor, swap it between random held-out pictures and judge the result.
 
@@ -141,20 +141,20 @@ def walk_scores(expl: Explanation, f: Factors, n_steps: int = 500, read: Callabl
         out[name] = {"visited": float(np.mean([len(v.unique()) for v in votes])), "stayed": float(np.mean(stayed))}
     return out
 
-# %% ../nbs/23_scores.ipynb #b242a48c
+# %% ../nbs/23_scores.ipynb #b10637b4
 def held_out_nll(expl: Explanation, images: ImageSet, seed: int = 0) -> float:
     "Held-out pair likelihood, nats per pair with all constants, over pairs of held-out pictures."
     latents = encode_all(expl.host, images)
     return mean_pair_nll(expl.flow, latents, Pairs(latents.table, expl.concepts), expl.layout, 8000, seed, expl.recipe.get("rho", 0.975))
 
-
+# %% ../nbs/23_scores.ipynb #b81acbf8
 def _accuracy(expl: Explanation, f: Factors, images: ImageSet, judge: Callable | None) -> float:
     "Share of held-out pictures given their class: by the host, or by the judge in the host's reconstructions."
     digit = torch.tensor(images.table["class"].to_numpy())
     votes = class_logits(expl, f, judge).argmax(1) if judge else expl.host.decode(expl.host.encode(images.images)).argmax(1)
     return float((votes == digit).float().mean())
 
-# %% ../nbs/23_scores.ipynb #72262083
+
 NO_PICTURES = {"judge": None, "color_error": None, "change": None}   # a swap's marks where the host puts out logits
 
 
@@ -175,7 +175,7 @@ def _parts(expl: Explanation, images: ImageSet, judge: Callable, n_inputs: int, 
     parts |= {("response", k): lambda k=k: answers(expl, some, k, draws, read=read, seed=seed).mean() for k in names}
     return parts | {("walk", k): lambda k=k: walk_scores(expl, some[:n_walks], read=read, seed=seed, factors=(k,))[k] for k in names}
 
-# %% ../nbs/23_scores.ipynb #f42da599
+
 def score(
     expl: Explanation,             # of color digits
     images: ImageSet,              # held-out ones

@@ -1,6 +1,7 @@
 """The command line: what it refuses and how, what it says while it works, what it leaves behind."""
 import functools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -176,6 +177,14 @@ def test_quick_loads_the_shipped_t(hollow, explained, tmp_path, monkeypatch):
     monkeypatch.setattr(explanation, "explain", lambda *a, **kw: pytest.fail("T was trained"))
     assert cli.main(["demo", "--quick", "--out", str(tmp_path)]) == 0
     assert {kind: expl for kind, (expl, _, _) in hollow[0].items()} == {kind: made[f"digits-{kind}"] for kind in cli.KINDS}
+
+
+def test_idle_threads_sleep(hollow, tmp_path, monkeypatch):
+    "Set before PyTorch is loaded, and never against the user's own setting."
+    for before, after in {"": "PASSIVE", "ACTIVE": "ACTIVE"}.items():
+        monkeypatch.setenv("OMP_WAIT_POLICY", before)
+        if not before: monkeypatch.delenv("OMP_WAIT_POLICY")
+        assert cli.main(["demo", "--out", str(tmp_path)]) == 0 and os.environ["OMP_WAIT_POLICY"] == after
 
 
 def test_only_missing_maps_are_made(hollow, tmp_path, monkeypatch):

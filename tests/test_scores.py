@@ -37,7 +37,7 @@ def test_an_mlp_reads_what_a_linear_probe_cannot():
     sign = torch.where(code % 2 == 0, 1.0, -1.0)
     block = torch.stack([noise[:, 0].sign(), noise[:, 0].sign() * sign], 1) + 0.1 * noise[:, 1:3]   # exclusive or
     rows = np.arange(len(code))
-    assert scores.probe(block, code % 2, rows) < 0.6
+    assert scores.probe(block, code % 2, rows) < 0.65
     assert scores.probe(block, code % 2, rows, "mlp") > 0.95
 
 
