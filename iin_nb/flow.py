@@ -132,7 +132,7 @@ class Linear(nn.Module):
         return (x - self.mean) @ self.weight, self.logdet.expand(len(x))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return y @ self.back + self.mean, -self.logdet.expand(len(y))
+        return torch.linalg.solve(self.weight, y, left=False) + self.mean, -self.logdet.expand(len(y))
 
     def extra_repr(self) -> str: return f"dim={len(self.mean)}"
 

@@ -6,18 +6,18 @@ import torch
 from iin_nb import objective, scores, zoo
 
 
-def _said(ok: bool, text: str) -> bool:
-    print(("✓ " if ok else "✗ ") + text)
-    return ok
+def _said(ok: bool, text: str) -> None: print(("✓ " if ok else "✗ ") + text)
 
 
-def _unwritten(value) -> bool: return value is None and not _said(False, "Nothing came back yet: write your lines and `return` a value. Go on reading whenever you like; nothing below needs your answer.")
+def _unwritten(value) -> bool:
+    if value is None: print("✗ Nothing came back yet: write your lines and `return` a value. Nothing below needs your answer, so read on if you like.")
+    return value is None
 
 
-def check_partner(partner) -> bool:
+def check_partner(partner) -> None:
     "Same label, never the row itself, every candidate possible."
     labels, g = torch.tensor([0, 1, 0, 2, 1, 0, 2, 0]), torch.Generator().manual_seed(0)
-    if _unwritten(partner(labels, 0, g)): return False
+    if _unwritten(partner(labels, 0, g)): return
     found = [int(partner(labels, 0, g)) for _ in range(200)]
     if any(labels[j] != 0 for j in found): return _said(False, f"Row {next(j for j in found if labels[j] != 0)} has another label than row 0. Choose among the rows where labels == labels[i].")
     if 0 in found: return _said(False, "Row 0 came back as its own partner: a picture shares everything with itself. Leave i out.")
@@ -25,12 +25,12 @@ def check_partner(partner) -> bool:
     return _said(True, "A random partner that shares the digit, and nothing else on purpose.")
 
 
-def check_nll(block_nll) -> bool:
+def check_nll(block_nll) -> None:
     "Against the toolkit's own pair likelihood, with the usual slips recognised."
     g = torch.Generator().manual_seed(0)
     a, b, rho = torch.randn(5, 3, generator=g), torch.randn(5, 3, generator=g), 0.975
     mine = block_nll(a, b, rho)
-    if _unwritten(mine): return False
+    if _unwritten(mine): return
     zero, shared = torch.zeros(5), torch.ones(5, 1)
     true = objective.pair_nll(a, zero, b, zero, shared, (3,), rho) - objective.gaussian_nll(a, zero)
     if tuple(mine.shape) != (5,): return _said(False, f"Expected one number per row, shape (5,), got {tuple(mine.shape)}. Sum over the dimensions with .sum(1).")
@@ -42,11 +42,11 @@ def check_nll(block_nll) -> bool:
     return _said(True, "Exactly the toolkit's likelihood. A pair that agrees is cheaper with ρ = 0.975 than with 0; one that does not costs dearly.")
 
 
-def check_recolor(recolor, expl, images) -> bool:
+def check_recolor(recolor, expl, images) -> None:
     "Color read from the pixels, digit read by the judge."
     f, want = expl.encode(images.images[:64]), torch.tensor(images.table[["r", "g", "b"]].to_numpy()[3], dtype=torch.float32)
     y = recolor(expl, f, 3)
-    if _unwritten(y): return False
+    if _unwritten(y): return
     if tuple(y.shape) != (64, 3, 32, 32): return _said(False, f"Expected pictures (64, 3, 32, 32), got {tuple(y.shape)}. Decode the factors: expl.decode(…).")
     off = (scores.read_color(y) - want).abs().mean().item()
     if off > 0.12: return _said(False, f"The colors are {off:.2f} away from picture 3's, on a scale from 0 to 1. Did the color block of row i go into every row?")
