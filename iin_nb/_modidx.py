@@ -383,6 +383,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'iin_nb.flow.FlowConfig.published': ('flow.html#flowconfig.published', 'iin_nb/flow.py'),
                              'iin_nb.flow.Linear': ('flow.html#linear', 'iin_nb/flow.py'),
                              'iin_nb.flow.Linear.__init__': ('flow.html#linear.__init__', 'iin_nb/flow.py'),
+                             'iin_nb.flow.Linear._logdet': ('flow.html#linear._logdet', 'iin_nb/flow.py'),
                              'iin_nb.flow.Linear.extra_repr': ('flow.html#linear.extra_repr', 'iin_nb/flow.py'),
                              'iin_nb.flow.Linear.forward': ('flow.html#linear.forward', 'iin_nb/flow.py'),
                              'iin_nb.flow.Linear.init_from': ('flow.html#linear.init_from', 'iin_nb/flow.py'),

@@ -118,21 +118,23 @@ class Linear(nn.Module):
 
     def __init__(self, dim: int):
         super().__init__()
-        for name, value in {"mean": torch.zeros(dim), "weight": torch.eye(dim), "back": torch.eye(dim), "logdet": torch.tensor(0.0)}.items(): self.register_buffer(name, value)
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("weight", torch.eye(dim))
 
     def init_from(self, x: Tensor, weight: Tensor | None = None) -> None:
         "Center on a batch (B, dim) and use `weight` (dim, dim), by default its whitening."
         mean, white = whitening(x)
         weight = white if weight is None else weight
-        self.mean.copy_(mean); self.weight.copy_(weight)
-        self.back.copy_(torch.linalg.inv(weight.double()))
-        self.logdet.copy_(torch.linalg.slogdet(weight.double())[1])
+        self.mean.copy_(mean)
+        self.weight.copy_(weight)
+
+    def _logdet(self, x: Tensor) -> Tensor: return torch.linalg.slogdet(self.weight).logabsdet.expand(len(x))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (x - self.mean) @ self.weight, self.logdet.expand(len(x))
+        return (x - self.mean) @ self.weight, self._logdet(x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return torch.linalg.solve(self.weight, y, left=False) + self.mean, -self.logdet.expand(len(y))
+        return torch.linalg.solve(self.weight, y, left=False) + self.mean, -self._logdet(y)
 
     def extra_repr(self) -> str: return f"dim={len(self.mean)}"
 
