@@ -164,7 +164,7 @@ def test_ctrl_c_during_evaluation():
 @pytest.mark.parametrize("action", [nan, lambda: torch.tensor(float("inf"), requires_grad=True) * 1])
 def test_nan_names_the_batch_and_keeps_the_best(action):
     dial = Dial()
-    said = r"fit \(dial\): expected a finite loss, got NaN or Inf in the batch of step 95\. The last good state"
+    said = r"fit.train \(dial\): expected a finite loss, got NaN or Inf in the batch of step 95\. The last good state"
     with pytest.raises(TrainingStopped, match=said) as e: turn(dial, lambda w: abs(w - 0.5), LONG, 95, action, desc="dial")
     assert dial.value() == pytest.approx(0.5, abs=0.02) and not dial.training
     history = e.value.history
