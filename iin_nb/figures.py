@@ -30,18 +30,16 @@ if TYPE_CHECKING: import pandas as pd
 
 # %% ../nbs/40_figures.ipynb #21db12ee
 class StillRenderer(pio.base_renderers.PlotlyRenderer):
-    "plotly's notebook renderer with a PNG beside the live figure; of at most 256 colors, unless the figure holds pictures."
+    "plotly's notebook renderer with a PNG of at most 256 colors beside the live figure; grids of pictures, with nothing to hover, as PNG alone."
 
     def to_mimebundle(self, fig_dict: dict) -> dict:
         from PIL import Image
-        still = pio.to_image(fig_dict, "png")
-        if not any(t.get("type") == "image" for t in fig_dict["data"]):
-            out = io.BytesIO()
-            seen = Image.open(io.BytesIO(still)).convert("RGBA")
-            on_white = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen)   # explorers' maps have no ground of their own
-            on_white.convert("RGB").quantize(256).save(out, "PNG", optimize=True)
-            still = out.getvalue()
-        return super().to_mimebundle(fig_dict) | {"image/png": base64.b64encode(still).decode()}
+        out, seen = io.BytesIO(), Image.open(io.BytesIO(pio.to_image(fig_dict, "png"))).convert("RGBA")
+        still = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")   # explorers' maps have no ground of their own
+        pictures = any(t.get("type") == "image" for t in fig_dict["data"])
+        (still if pictures else still.quantize(256)).save(out, "PNG", optimize=True)
+        png = {"image/png": base64.b64encode(out.getvalue()).decode()}
+        return png if pictures else super().to_mimebundle(fig_dict) | png
 
 
 def keep_png() -> bool:
