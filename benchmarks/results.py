@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,10 @@ KINDS = ("classifier", "autoencoder")
 
 def hosts() -> dict:
     "Held-out accuracy of the classifier, shipped and trained anew for each seed."
-    digits = data.color_digits()
-    found = {"shipped": zoo.accuracy(zoo.shipped_model("digits-classifier"), digits.held_out), "judge": zoo.accuracy(zoo.judge(), digits.held_out)}
-    for seed in SEEDS: found[f"seed {seed}"] = zoo.accuracy(zoo.train("classifier", digits, replace(zoo.RECIPES["classifier"], seed=seed))[0], digits.held_out)
-    return found
+    digits, recipe = data.color_digits(), zoo.RECIPES["classifier"]
+    models = {"shipped": zoo.shipped_model("digits-classifier"), "judge": zoo.judge()}
+    models |= {f"seed {seed}": zoo.train("classifier", digits, replace(recipe, seed=seed))[0] for seed in SEEDS}
+    return {name: zoo.accuracy(model, digits.held_out) for name, model in models.items()}
 
 
 def explanations(kind: str) -> dict:
@@ -60,7 +61,8 @@ def _trained(parts: tuple, dims: dict, config, recipe: fit.Recipe, batch: int = 
     with torch.no_grad(): f = layout.split(trained(test.mean)[0])
     source = test.table["source"].to_numpy()
     probe = {c.name: {k: scores.probe(b, c.read(test.table), source) for k, b in f.items()} for c in concepts}
-    return {"dims": layout.dims, "nll": objective.mean_pair_nll(trained, test, pairs.Pairs(test.table, concepts), layout, 8000), "probe": probe,
+    nll = objective.mean_pair_nll(trained, test, pairs.Pairs(test.table, concepts), layout, 8000)
+    return {"dims": layout.dims, "nll": nll, "probe": probe,
             "seconds": history.seconds, "steps": history.rows[-1]["step"], "parameters": trained.n_parameters}
 
 
@@ -69,7 +71,8 @@ def published(kind: str) -> dict:
     parts = _latents(kind)
     dims = factors.PUBLISHED_DIMS[kind]
     ours = replace(objective.RECIPE, n_steps=100_000, max_seconds=120)
-    theirs = fit.Recipe(n_steps=100_000, max_seconds=120, lr=1.125e-4, weight_decay=0, clip=1e9, betas=(0.5, 0.9), schedule="constant", eval_every=200)
+    theirs = fit.Recipe(n_steps=100_000, max_seconds=120, lr=1.125e-4, weight_decay=0, clip=1e9, betas=(0.5, 0.9),
+                        schedule="constant", eval_every=200)
     return {"ours": _trained(parts, dims, None, ours), "published": _trained(parts, dims, flow.FlowConfig.published(), theirs, batch=25)}
 
 
@@ -81,7 +84,8 @@ def dims(kind: str) -> dict:
     sizes = {"ours": factors.estimate_dims(learn, check, concepts), "published": factors.PUBLISHED_DIMS[kind]}
     recipe = replace(objective.RECIPE, n_steps=100_000, max_seconds=80)
     found = {name: _trained(parts, d, None, recipe) for name, d in sizes.items()}
-    return found | {"formula": {"released code": factors.dims_released(learn.mean, pair), "paper's Eq. 11": factors.dims_paper(learn.mean, pair)}}
+    rules = {"released code": factors.dims_released, "paper's Eq. 11": factors.dims_paper}
+    return found | {"formula": {name: rule(learn.mean, pair) for name, rule in rules.items()}}
 
 
 def times() -> dict:
@@ -89,8 +93,9 @@ def times() -> dict:
     found = {}
     for name, flags in {"demo": [], "demo --quick": ["--quick"]}.items():
         with tempfile.TemporaryDirectory() as folder:
+            command, env = ["-m", "iin_nb.cli", "demo", "--out", folder, *flags], {**os.environ, "NUMBA_CACHE_DIR": f"{folder}/numba"}
             start = time.perf_counter()
-            subprocess.run([sys.executable, "-m", "iin_nb.cli", "demo", "--out", folder, *flags], check=True, env={**os.environ, "NUMBA_CACHE_DIR": f"{folder}/numba"}, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, *command], check=True, env=env, stdout=subprocess.DEVNULL)
             found[name] = time.perf_counter() - start
     for name in ("torch", "torch, iin_nb"):
         runs = []
@@ -102,7 +107,8 @@ def times() -> dict:
     return found
 
 
-PARTS = {"hosts": hosts, **{f"{part.__name__} {k}": (lambda part=part, k=k: part(k)) for k in KINDS for part in (explanations, published, dims)}, "times": times}
+PARTS = {"hosts": hosts, "times": times}
+for kind in KINDS: PARTS |= {f"{part.__name__} {kind}": partial(part, kind) for part in (explanations, published, dims)}
 
 
 def main() -> None:
@@ -111,8 +117,8 @@ def main() -> None:
     for name in sys.argv[1:] or PARTS:
         start = time.perf_counter()
         print(f"{name} …", flush=True)
-        found = json.loads(json.dumps(PARTS[name]()))
-        store[name] = {"found": found, "minutes": (time.perf_counter() - start) / 60, "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}}
+        found, versions = PARTS[name](), {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+        store[name] = json.loads(json.dumps({"found": found, "minutes": (time.perf_counter() - start) / 60, "versions": versions}))
         STORE.write_text(json.dumps(store, indent=1))
     sys.exit(write_table(store, HERE/"RESULTS.md"))
 

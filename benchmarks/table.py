@@ -54,12 +54,14 @@ def _classifier(t: Table, seeds: dict) -> None:
 def _autoencoder(t: Table, seeds: dict) -> None:
     for run in seeds.values():
         mlp, linear = run["probe_mlp"]["color"], run["probe"]["color"]
-        run["color"] = {"own": max(mlp["color"], linear["color"]), "of z": max(mlp["color"], linear["color"]) / max(mlp["z"], linear["z"]), "leak": _others(run, "color", "color")}
+        own, z = (max(mlp[k], linear[k]) for k in ("color", "z"))
+        run["color"] = {"own": own, "of z": own / z, "leak": _others(run, "color", "color")}
         run["digit leak"] = _others(run, "digit", "digit")
         run["mlp leak"] = {"digit": _others(run, "digit", "digit", "probe_mlp"), "color": _others(run, "color", "color", "probe_mlp")}
     t.seeds("autoencoder: digit from the digit block (linear)", seeds, ("probe", "digit", "digit"), 0.95, True)
     t.seeds("autoencoder: digit from any other block (linear)", seeds, ("digit leak",), 0.20, False)
-    beside = f"MLP {_over(seeds, 'mlp leak', 'digit')[0]:.3f}; shuffled labels {_over(seeds, 'chance', 'digit')[0]:.3f}; from z {_over(seeds, 'probe', 'digit', 'z')[0]:.3f} (linear)"
+    beside = (f"MLP {_over(seeds, 'mlp leak', 'digit')[0]:.3f}; shuffled labels {_over(seeds, 'chance', 'digit')[0]:.3f}; "
+              f"from z {_over(seeds, 'probe', 'digit', 'z')[0]:.3f} (linear)")
     t.row("autoencoder: digit from any other block, beside it", beside, "", None)
     t.seeds("autoencoder: color R² from the color block (best of linear and MLP)", seeds, ("color", "own"), 0.93, True)
     t.seeds("autoencoder: the same as a share of that from z", seeds, ("color", "of z"), 0.97, True)
@@ -71,22 +73,28 @@ def _autoencoder(t: Table, seeds: dict) -> None:
     t.seeds("color swap: color read-out arrives, mean abs error", seeds, ("swap", "color", "color_error"), 0.08, False)
     t.seeds("residual swap: judge sees the target's digit", seeds, ("swap", "residual", "judge"), 0.95, True)
     t.seeds("residual swap: change over the reconstruction error", seeds, ("swap", "residual", "change"), 3, True, ".1f")
-    t.row("no swap (plain reconstruction): judge / color error", f"{_over(seeds, 'reconstruction', 'judge')[0]:.3f} / {_over(seeds, 'reconstruction', 'color_error')[0]:.3f}", "", None)
+    plain = " / ".join(f"{_over(seeds, 'reconstruction', k)[0]:.3f}" for k in ("judge", "color_error"))
+    t.row("no swap (plain reconstruction): judge / color error", plain, "", None)
 
 
 def _baselines(t: Table, kind: str, store: dict) -> None:
     if found := store.get(f"published {kind}"):
         ours, theirs = found["found"]["ours"], found["found"]["published"]
-        t.row(f"{kind}: held-out pair likelihood, dims {'/'.join(map(str, ours['dims'].values()))} (residual first), {ours['seconds']:.0f} s: ours / published T",
-              f"{ours['nll']:.1f} / {theirs['nll']:.1f} nats a pair ({ours['parameters'] / 1e6:.2f} M / {theirs['parameters'] / 1e6:.1f} M)", "better by ≥ 15", ours["nll"] <= theirs["nll"] - 15)
+        sizes = "/".join(map(str, ours["dims"].values()))
+        millions = " / ".join(f"{run['parameters'] / 1e6:.2f} M" for run in (ours, theirs))
+        t.row(f"{kind}: held-out pair likelihood, dims {sizes} (residual first), {ours['seconds']:.0f} s: ours / published T",
+              f"{ours['nll']:.1f} / {theirs['nll']:.1f} nats a pair ({millions})",
+              "better by ≥ 15", ours["nll"] <= theirs["nll"] - 15)
     if found := store.get(f"dims {kind}"):
         ours, theirs = found["found"]["ours"], found["found"]["published"]
-        t.row(f"{kind}: held-out pair likelihood at our dims {list(ours['dims'].values())} / published {list(theirs['dims'].values())}, {ours['seconds']:.0f} s each",
+        sizes = " / published ".join(str(list(run["dims"].values())) for run in (ours, theirs))
+        t.row(f"{kind}: held-out pair likelihood at our dims {sizes}, {ours['seconds']:.0f} s each",
               f"{ours['nll']:.1f} / {theirs['nll']:.1f} nats a pair", "better by ≥ 10", ours["nll"] <= theirs["nll"] - 10)
         own = [f"{c} {ours['probe'][c][c]:.3f} / {theirs['probe'][c][c]:.3f}" for c in ("digit", "color")]
         worse = any(ours["probe"][c][c] < theirs["probe"][c][c] - 0.01 for c in ("digit", "color"))
         t.row(f"{kind}: own-block probes at our dims / published (within 0.01)", ", ".join(own), "no worse", not worse)
-        t.row(f"{kind}: sizes by the released code's formula; by the paper's Eq. 11 as re-implemented", "; ".join(str(v) for v in found["found"]["formula"].values()), "", None)
+        rules = "; ".join(str(v) for v in found["found"]["formula"].values())
+        t.row(f"{kind}: sizes by the released code's formula; by the paper's Eq. 11 as re-implemented", rules, "", None)
 
 
 def write_table(store: dict, path: Path) -> int:
@@ -94,8 +102,10 @@ def write_table(store: dict, path: Path) -> int:
     t = Table()
     if found := store.get("hosts"):
         trained = [v for k, v in found["found"].items() if k.startswith("seed")]
-        t.row("classifier host, held-out digits and colors: three training seeds", f"{np.mean(trained):.4f} (worst {min(trained):.4f})", "≥ 0.975", np.mean(trained) >= 0.975)
-        t.row("classifier host as shipped / judge, same pictures", f"{found['found']['shipped']:.4f} / {found['found']['judge']:.4f}", "≥ 0.975", found["found"]["shipped"] >= 0.975)
+        t.row("classifier host, held-out digits and colors: three training seeds", f"{np.mean(trained):.4f} (worst {min(trained):.4f})",
+              "≥ 0.975", np.mean(trained) >= 0.975)
+        shipped, judge = found["found"]["shipped"], found["found"]["judge"]
+        t.row("classifier host as shipped / judge, same pictures", f"{shipped:.4f} / {judge:.4f}", "≥ 0.975", shipped >= 0.975)
     for kind, part in (("classifier", _classifier), ("autoencoder", _autoencoder)):
         if found := store.get(f"explanations {kind}"):
             _common(t, kind, found["found"])
@@ -109,8 +119,8 @@ def write_table(store: dict, path: Path) -> int:
         t.row("`import iin_nb` beyond `import torch`, best of 5", f"{extra:.2f} s", "≤ 0.3 s", extra <= 0.3)
     minutes = ", ".join(f"{k} {v['minutes']:.0f}" for k, v in store.items())
     versions = next(iter(store.values()), {}).get("versions", {})
-    head = ("# Results\n\nMeasured by `make results` on two CPU cores: mean of three seeds, the worst beside it; definitions in `nbs/23_scores.ipynb`. All on held-out digits and held-out colors; "
-            "swaps are read by a judge trained on other images.\n\n")
+    head = ("# Results\n\nMeasured by `make results` on two CPU cores: mean of three seeds, the worst beside it; definitions in "
+            "`nbs/23_scores.ipynb`. All on held-out digits and held-out colors; swaps are read by a judge trained on other images.\n\n")
     path.write_text(head + t.markdown() + f"\n\nMinutes: {minutes}. Versions: {', '.join(f'{k} {v}' for k, v in versions.items())}.\n")
     missed = sum(r[3] is False for r in t.rows)
     print(path.read_text(), f"{missed} of {sum(r[3] is not None for r in t.rows)} bars do not hold." if missed else "Every bar holds.")

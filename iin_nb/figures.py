@@ -30,12 +30,13 @@ if TYPE_CHECKING: import pandas as pd
 
 # %% ../nbs/40_figures.ipynb #21db12ee
 class StillRenderer(pio.base_renderers.PlotlyRenderer):
-    "plotly's notebook renderer with a PNG of at most 256 colors beside the live figure; grids of pictures, with nothing to hover, as PNG alone."
+    "plotly's notebook renderer with a PNG of at most 256 colors beside the live figure; grids of pictures as PNG alone."
 
     def to_mimebundle(self, fig_dict: dict) -> dict:
         from PIL import Image
         out, seen = io.BytesIO(), Image.open(io.BytesIO(pio.to_image(fig_dict, "png"))).convert("RGBA")
-        still = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert("RGB")   # explorers' maps have no ground of their own
+        ground = Image.new("RGBA", seen.size, "white")   # explorers' maps have none of their own
+        still = Image.alpha_composite(ground, seen).convert("RGB")
         pictures = any(t.get("type") == "image" for t in fig_dict["data"])
         (still if pictures else still.quantize(256)).save(out, "PNG", optimize=True)
         png = {"image/png": base64.b64encode(out.getvalue()).decode()}

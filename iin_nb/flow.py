@@ -104,7 +104,7 @@ def varying(z: Tensor) -> Tensor:
 
 
 def whitening(z: Tensor) -> tuple[Tensor, Tensor]:
-    "Mean (D,) of z (N, D) and a matrix W (D, D) such that (z − mean) @ W has unit covariance; variances below 1e-6 of the largest are floored there."
+    "Mean (D,) of z (N, D) and W (D, D) such that (z − mean) @ W has unit covariance; variances have a floor of 1e-6 of the largest."
     mean = z.mean(0)
     centred = (z - mean).double()
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(z))
@@ -251,13 +251,14 @@ class Flow(nn.Module):
     def __repr__(self) -> str:
         c = self.config
         context = f" | c ({c.context_dim})" if c.context_dim else ""
-        block = f"{'linear → ' if c.linear else ''}{c.n_blocks} × [ActNorm, coupling (hidden {c.hidden} × {c.depth}), coupling swapped, shuffle]"
+        first = "linear → " if c.linear else ""
+        block = f"{first}{c.n_blocks} × [ActNorm, coupling (hidden {c.hidden} × {c.depth}), coupling swapped, shuffle]"
         return f"Flow: z ({c.dim}){context} → {block} → z̃ ({c.dim}), {self.n_parameters / 1e6:.2f} M parameters"
 
     def init_from(self, z: Tensor, context: Tensor | None = None, start: Tensor | None = None) -> "Flow":
         """Set the linear map and every ActNorm from a training batch z (B, D), and find the constant dimensions; the flow itself.
 
-        Before an optimizer is made. `start`, a map of the varying dimensions, is what T is before it has learned anything; default: whitening."""
+        Before an optimizer is made. `start`, a map of the varying dimensions, is T before it has learned anything; default: whitening."""
         _check(self, z, context, "init_from")
         check_finite(z, "flow.init_from")
         if len(z) < 2: raise DataError("flow.init_from", "at least 2 samples", str(len(z)), "Pass a few hundred latents or more.")

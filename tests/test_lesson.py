@@ -23,16 +23,18 @@ def block_nll(a, b, rho, variance=None, constants=1.0):
 
 
 @pytest.mark.parametrize(("answer", "said"), [
-    (partner, "✓"), (lambda labels, i, g: None, "Nothing came back"), (lambda labels, i, g: 1, "another label"), (lambda labels, i, g: i, "its own partner"),
-    (lambda labels, i, g: 2, "only \\[2\\]")])
+    (partner, "✓"), (lambda labels, i, g: None, "Nothing came back"), (lambda labels, i, g: 1, "another label"),
+    (lambda labels, i, g: i, "its own partner"), (lambda labels, i, g: 2, "only \\[2\\]")])
 def test_partner(answer, said, capsys):
     checks.check_partner(answer)
     assert re.search(said, capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(("answer", "said"), [
-    (block_nll, "✓"), (lambda a, b, rho: None, "Nothing came back"), (lambda a, b, rho: block_nll(a, b, rho, constants=0), "2π is missing"),
-    (lambda a, b, rho: block_nll(a, b, rho).mean(), "one number per row"), (lambda a, b, rho: block_nll(a, b, rho, variance=rho ** 2), "not ρ²")])
+    (block_nll, "✓"), (lambda a, b, rho: None, "Nothing came back"),
+    (lambda a, b, rho: block_nll(a, b, rho, constants=0), "2π is missing"),
+    (lambda a, b, rho: block_nll(a, b, rho).mean(), "one number per row"),
+    (lambda a, b, rho: block_nll(a, b, rho, variance=rho ** 2), "not ρ²")])
 def test_block_nll(answer, said, capsys):
     checks.check_nll(answer)
     assert said in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Make what data/ ships besides the digits and the host weights: a trained T for both hosts, with UMAP coordinates of the held-out pictures.
+"""Make what data/ ships besides digits and host weights: a trained T for both hosts, with UMAP coordinates of the held-out pictures.
 
     python tools/ship.py               both, about five minutes on two cores
     python tools/ship.py autoencoder   one of them
@@ -24,7 +24,8 @@ def ship(kind: str) -> None:
     registry = json.loads((FOLDER/"registry.json").read_text())
     for file in ("explanation.json", "tensors.safetensors"):
         registry[f"{name}.iin/{file}"] = {
-            "sha256": sha256(FOLDER/f"{name}.iin"/file), "origin": f"trained by this project on {name} and the embedded digits", "licence": "Apache-2.0",
+            "sha256": sha256(FOLDER/f"{name}.iin"/file), "licence": "Apache-2.0",
+            "origin": f"trained by this project on {name} and the embedded digits",
             "recipe": f"python tools/ship.py {kind}: iin_nb.explain with defaults, UMAP of the held-out pictures"}
     (FOLDER/"registry.json").write_text(json.dumps(registry, indent=1, ensure_ascii=False) + "\n")
     print(expl)

@@ -10,7 +10,8 @@ def _said(ok: bool, text: str) -> None: print(("✓ " if ok else "✗ ") + text)
 
 
 def _unwritten(value) -> bool:
-    if value is None: print("✗ Nothing came back yet: write your lines and `return` a value. Nothing below needs your answer, so read on if you like.")
+    if value is None:
+        print("✗ Nothing came back yet: write your lines and `return` a value. Nothing below needs your answer, so read on if you like.")
     return value is None
 
 
@@ -19,9 +20,12 @@ def check_partner(partner) -> None:
     labels, g = torch.tensor([0, 1, 0, 2, 1, 0, 2, 0]), torch.Generator().manual_seed(0)
     if _unwritten(partner(labels, 0, g)): return
     found = [int(partner(labels, 0, g)) for _ in range(200)]
-    if any(labels[j] != 0 for j in found): return _said(False, f"Row {next(j for j in found if labels[j] != 0)} has another label than row 0. Choose among the rows where labels == labels[i].")
+    if strangers := [j for j in found if labels[j] != 0]:
+        return _said(False, f"Row {strangers[0]} has another label than row 0. Choose among the rows where labels == labels[i].")
     if 0 in found: return _said(False, "Row 0 came back as its own partner: a picture shares everything with itself. Leave i out.")
-    if set(found) != {2, 5, 7}: return _said(False, f"Of the partners 2, 5 and 7 only {sorted(set(found))} ever came. Draw at random, with torch.randint(len(rows), (1,), generator=g).")
+    if set(found) != {2, 5, 7}:
+        do = "Draw at random, with torch.randint(len(rows), (1,), generator=g)."
+        return _said(False, f"Of the partners 2, 5 and 7 only {sorted(set(found))} ever came. {do}")
     return _said(True, "A random partner that shares the digit, and nothing else on purpose.")
 
 
@@ -33,13 +37,16 @@ def check_nll(block_nll) -> None:
     if _unwritten(mine): return
     zero, shared = torch.zeros(5), torch.ones(5, 1)
     true = objective.pair_nll(a, zero, b, zero, shared, (3,), rho) - objective.gaussian_nll(a, zero)
-    if tuple(mine.shape) != (5,): return _said(False, f"Expected one number per row, shape (5,), got {tuple(mine.shape)}. Sum over the dimensions with .sum(1).")
+    if (shape := tuple(mine.shape)) != (5,):
+        return _said(False, f"Expected one number per row, shape (5,), got {shape}. Sum over the dimensions with .sum(1).")
     gap = (mine - true).mean().item()
-    slips = {-1.5 * math.log(2 * math.pi): "½ log 2π is missing in each of the d dimensions.", -1.5 * math.log(1 - rho**2): "½ log(1 − ρ²) is missing in each of the d dimensions: without it, ρ near 1 looks free."}
+    slips = {-1.5 * math.log(2 * math.pi): "½ log 2π is missing in each of the d dimensions.",
+             -1.5 * math.log(1 - rho**2): "½ log(1 − ρ²) is missing in each of the d dimensions: without it, ρ near 1 looks free."}
     for size, text in slips.items():
         if abs(gap - size) < 1e-3: return _said(False, text)
-    if not torch.allclose(mine, true, atol=1e-3): return _said(False, f"Off by {gap:.3f} nats on average. Is the variance 1 − ρ² (not ρ²), and the mean ρ a?")
-    return _said(True, "Exactly the toolkit's likelihood. A pair that agrees is cheaper with ρ = 0.975 than with 0; one that does not costs dearly.")
+    if not torch.allclose(mine, true, atol=1e-3):
+        return _said(False, f"Off by {gap:.3f} nats on average. Is the variance 1 − ρ² (not ρ²), and the mean ρ a?")
+    return _said(True, "Exactly the toolkit's likelihood. With ρ = 0.975 a pair that agrees is cheap; one that does not costs dearly.")
 
 
 def check_recolor(recolor, expl, images) -> None:
@@ -47,9 +54,13 @@ def check_recolor(recolor, expl, images) -> None:
     f, want = expl.encode(images.images[:64]), torch.tensor(images.table[["r", "g", "b"]].to_numpy()[3], dtype=torch.float32)
     y = recolor(expl, f, 3)
     if _unwritten(y): return
-    if tuple(y.shape) != (64, 3, 32, 32): return _said(False, f"Expected pictures (64, 3, 32, 32), got {tuple(y.shape)}. Decode the factors: expl.decode(…).")
+    if (shape := tuple(y.shape)) != (64, 3, 32, 32):
+        return _said(False, f"Expected pictures (64, 3, 32, 32), got {shape}. Decode the factors: expl.decode(…).")
     off = (scores.read_color(y) - want).abs().mean().item()
-    if off > 0.12: return _said(False, f"The colors are {off:.2f} away from picture 3's, on a scale from 0 to 1. Did the color block of row i go into every row?")
+    if off > 0.12:
+        do = "Did the color block of row i go into every row?"
+        return _said(False, f"The colors are {off:.2f} away from picture 3's, on a scale from 0 to 1. {do}")
     seen = (zoo.judge()(y).argmax(1) == torch.tensor(images.table["class"].to_numpy()[:64])).float().mean().item()
-    if seen < 0.7: return _said(False, f"The judge still sees the old digit in only {seen:.0%} of the pictures. Replace the color block and nothing else.")
+    if seen < 0.7:
+        return _said(False, f"The judge still sees the old digit in only {seen:.0%} of them. Replace the color block and nothing else.")
     return _said(True, f"Color {off:.3f} from the wanted one, and the judge sees the same digit in {seen:.0%}.")
