@@ -82,14 +82,20 @@ def strokes(images: Tensor) -> Tensor:
     return F.pad(images.float()[:, None] / 127.5 - 1, (2, 2, 2, 2), value=-1.0)
 
 # %% ../nbs/02_data.ipynb #5f463c6f
-def jitter(x: Tensor, g: torch.Generator, degrees: float = 12.0, scale: float = 0.15, shift: float = 0.08) -> Tensor:
-    "Gray pictures (N, 1, H, W) rotated, scaled by up to e^±scale and shifted by up to `shift` half-widths at random; what enters is dark."
+def jitter(x: Tensor, g: torch.Generator, degrees: float = 12.0, scale: float = 0.15, shift: float = 0.08,
+           shear: float = 0.2, warp: float = 0.04, share: float = 0.8) -> Tensor:
+    """Gray pictures (N, 1, H, W), a `share` of them deformed at random, the others as they are; what enters is dark.
+
+    Rotated, scaled by up to e^±scale, sheared, shifted by up to `shift` half-widths, bent by a smooth field of std `warp` half-widths."""
     n = len(x)
-    a, s, t = ((torch.rand(n, k, generator=g) * 2 - 1) * m for k, m in ((1, math.radians(degrees)), (1, scale), (2, shift)))
-    zoom = torch.exp(-s)
-    rows = [torch.cat([zoom * a.cos(), -zoom * a.sin(), t[:, :1]], 1), torch.cat([zoom * a.sin(), zoom * a.cos(), t[:, 1:]], 1)]
+    amounts = ((1, math.radians(degrees)), (1, scale), (1, shear), (2, shift))
+    a, s, h, t = ((torch.rand(n, k, generator=g) * 2 - 1) * most for k, most in amounts)
+    zoom, cos, sin = torch.exp(-s), a.cos(), a.sin()
+    rows = [torch.cat([zoom * cos, zoom * (h * cos - sin), t[:, :1]], 1), torch.cat([zoom * sin, zoom * (h * sin + cos), t[:, 1:]], 1)]
     grid = F.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
-    return F.grid_sample(x + 1, grid, align_corners=False) - 1
+    bend = F.interpolate(warp * torch.randn(n, 2, 5, 5, generator=g), x.shape[2:], mode="bicubic", align_corners=True)
+    moved = F.grid_sample(x + 1, grid + bend.permute(0, 2, 3, 1), mode="bicubic", align_corners=False).clamp(0, 2) - 1
+    return torch.where(torch.rand(n, 1, 1, 1, generator=g) < share, moved, x)
 
 # %% ../nbs/02_data.ipynb #8acacf4d
 def random_colors(n: int, g: torch.Generator, held_out: bool) -> Tensor:

@@ -269,7 +269,7 @@ def _check_description(config: FlowConfig, tensors: dict[str, Tensor]) -> None:
     "`ValueError` unless the flow described is the one the tensors are of: their count bounds blocks and depth, a shape the widths."
     sizes = [config.dim, config.n_blocks, config.hidden, config.depth, config.context_dim, config.seed]
     if any(type(v) is not int for v in sizes): raise ValueError("sizes of the flow that are no whole numbers")
-    count = 2 + 2 * config.linear + config.n_blocks * (5 + 4 * (config.depth + 2) * (1 if config.joint else 2))
+    count = 2 + 4 * config.linear + config.n_blocks * (5 + 4 * (config.depth + 2) * (1 if config.joint else 2))
     first = tensors[f"flow/blocks.{1 + config.linear}.nets.0.0.weight"]
     wide = ((config.dim - len(config.dead)) // 2) + config.context_dim
     found = sum(k.startswith("flow/") for k in tensors), tuple(first.shape), len(tensors["flow/order"])

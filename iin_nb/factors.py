@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_DIMS', 'Layout', 'Factors', 'pair_directions', 'dims_released', 'dims_paper', 'pair_gains', 'estimate_dims',
-           'linear_start', 'BlockLaw']
+           'linear_start', 'residual_shear', 'BlockLaw']
 
 # %% ../nbs/12_factors.ipynb #73edbfc8
 from collections.abc import Iterator, Mapping
@@ -244,6 +244,19 @@ def linear_start(
     claimed = [pair_directions(flat, pairs, f, seed=seed)[1][:, :layout.dims[c.name]] for f, c in enumerate(concepts)]
     q = torch.linalg.qr(torch.cat(claimed, 1), mode="complete")[0] if claimed else torch.eye(len(white), dtype=white.dtype)
     return white @ torch.cat([q[:, n:], q[:, :n]], 1)
+
+# %% ../nbs/12_factors.ipynb #93a9fe28
+def residual_shear(z_tilde: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and weight (D, D) with which (z̃ − mean) @ weight keeps every block but the residual, which becomes r − (q − E q) A:
+
+    less what the other blocks q say of it linearly. A is the ridge regression of r on q over encodings z̃ (N, D). Ours."""
+    n, centred = layout.sizes[0], (z_tilde - z_tilde.mean(0)).double()
+    r, q = centred[:, :n], centred[:, n:]
+    ridge = 10 * q.square().mean(0).clamp_min(1e-12).diag()
+    a = torch.linalg.solve(q.T @ q + ridge, q.T @ r).to(z_tilde.dtype)
+    mean, weight = torch.zeros_like(z_tilde[0]), torch.eye(z_tilde.shape[1], dtype=z_tilde.dtype)
+    mean[:n], weight[n:, :n] = -z_tilde[:, n:].mean(0) @ a, -a
+    return mean, weight
 
 # %% ../nbs/12_factors.ipynb #877e481a
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def whitening(z: Tensor) -> tuple[Tensor, Tensor]:
 class Linear(nn.Module):
     """y = (x − mean) @ weight, a fixed invertible map found from data; logdet = log |det weight|.
 
-    `init_from` sets it; it has no parameters to train, and is saved with the flow."""
+    `put` or `init_from` sets it; it has no parameters to train, and is saved with the flow."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -124,7 +124,10 @@ class Linear(nn.Module):
     def init_from(self, x: Tensor, weight: Tensor | None = None) -> None:
         "Center on a batch (B, dim) and use `weight` (dim, dim), by default its whitening."
         mean, white = whitening(x)
-        weight = white if weight is None else weight
+        self.put(mean, white if weight is None else weight)
+
+    def put(self, mean: Tensor, weight: Tensor) -> None:
+        "Use `mean` (dim,) and an invertible `weight` (dim, dim)."
         self.mean.copy_(mean)
         self.weight.copy_(weight)
 
@@ -182,7 +185,7 @@ class FlowConfig:
     joint: bool = True             # one network for log-scale and shift, or one for each
     activation: str = "silu"       # "silu" or "leaky_relu"
     zero: bool = True              # couplings start as the identity
-    linear: bool = True            # a fixed linear map first, found from data
+    linear: bool = True            # a fixed linear map first and last, found from data
     context_dim: int = 0           # width of the context, 0 for none
     seed: int = 0                  # of weights and shuffles
     dead: tuple[int, ...] = ()     # dimensions that are constant in the data and pass through unchanged
@@ -236,10 +239,12 @@ class Flow(nn.Module):
         net = (config.hidden, config.depth)
         kw = {"context_dim": config.context_dim, "joint": config.joint, "activation": config.activation, "zero": config.zero}
         with seeded(config.seed):
-            self.blocks = Chain([Linear(live)] if config.linear else [])
+            linear = [Linear(live) for _ in range(2 * config.linear)]
+            self.blocks = Chain(linear[:1])
             for i in range(config.n_blocks):
                 couplings = [AffineCoupling(live, *net, swap, **kw) for swap in (False, True)]
                 self.blocks += [ActNorm(live), *couplings, Shuffle(live, config.seed * 1000 + i)]
+            self.blocks += linear[1:]
         order = torch.tensor(dead + [i for i in range(config.dim) if i not in config.dead])
         self.register_buffer("order", order)
         self.register_buffer("back", order.argsort())
@@ -251,12 +256,12 @@ class Flow(nn.Module):
     def __repr__(self) -> str:
         c = self.config
         context = f" | c ({c.context_dim})" if c.context_dim else ""
-        first = "linear → " if c.linear else ""
-        block = f"{first}{c.n_blocks} × [ActNorm, coupling (hidden {c.hidden} × {c.depth}), coupling swapped, shuffle]"
+        ends = ("linear → ", " → linear") if c.linear else ("", "")
+        block = f"{c.n_blocks} × [ActNorm, coupling (hidden {c.hidden} × {c.depth}), coupling swapped, shuffle]".join(ends)
         return f"Flow: z ({c.dim}){context} → {block} → z̃ ({c.dim}), {self.n_parameters / 1e6:.2f} M parameters"
 
     def init_from(self, z: Tensor, context: Tensor | None = None, start: Tensor | None = None) -> "Flow":
-        """Set the linear map and every ActNorm from a training batch z (B, D), and find the constant dimensions; the flow itself.
+        """Set the first linear map and every ActNorm from a training batch z (B, D), and find the constant dimensions; the flow itself.
 
         Before an optimizer is made. `start`, a map of the varying dimensions, is T before it has learned anything; default: whitening."""
         _check(self, z, context, "init_from")
@@ -269,11 +274,19 @@ class Flow(nn.Module):
             warn_once(f"flow.init_from: {len(dead)} of {z.shape[1]} dimensions are constant, e.g. {dead[0]}; they pass T unchanged.")
         with torch.no_grad():
             x = z[:, self.order[len(dead):]]
-            if self.config.linear: self.blocks[0].init_from(x, self._unshuffled(start))
+            if self.config.linear:
+                self.blocks[0].init_from(x, self._unshuffled(start))
+                self.blocks[-1].put(x.new_zeros(x.shape[1]), torch.eye(x.shape[1]))
             for block in self.blocks:
                 if isinstance(block, ActNorm): block.init_from(x)
                 x, _ = block(x, context)
         return self
+
+    def close(self, mean: Tensor, weight: Tensor) -> None:
+        "Set the last linear map: of a z̃ (D,) that came out before, (z̃ − mean) @ weight comes out now; constant dimensions stay."
+        if not self.config.linear: raise DataError("flow.close", "a flow with linear maps", "linear=False", "Use FlowConfig(linear=True).")
+        n = len(self.config.dead)
+        self.blocks[-1].put(mean[n:], weight[n:, n:])
 
     def _unshuffled(self, start: Tensor | None) -> Tensor | None:
         "`start` with its columns where the shuffles will bring them back into order."

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .core import DataError, ShapeError, check_batch, generator
-from .factors import Layout, linear_start
+from .factors import Layout, linear_start, residual_shear
 from .fit import History, Recipe, TrainingStopped, train
 from .flow import Flow, FlowConfig, varying
 from .latents import Latents
@@ -87,6 +87,15 @@ def _newborn(latents: Latents, concepts: tuple[Concept, ...], layout: Layout, co
         start = linear_start(latents.sample(rows, generator(seed)), concepts, table.iloc[rows.numpy()], layout, seed, varying(batch))
     return flow.init_from(batch, start=start)
 
+
+def _closed(flow: Flow, latents: Latents, layout: Layout, most: int = 20_000) -> Flow:
+    "T with its last linear map, the residual's shear, from the first encoding of each original, without noise: the way T is read."
+    again = latents.table.get("source", latents.table.index.to_series()).duplicated().to_numpy()
+    rows = torch.from_numpy(~again).nonzero()[:most, 0]
+    with torch.no_grad(): z_tilde = torch.cat([flow(latents.mean[part])[0] for part in rows.split(1000)])
+    flow.close(*residual_shear(z_tilde, layout))
+    return flow
+
 # %% ../nbs/13_objective.ipynb #e2cafb32
 def train_flow(
     latents: Latents,                        # to learn from
@@ -111,7 +120,8 @@ def train_flow(
 
     def held_out() -> float: return mean_pair_nll(flow, check, check_pairs, layout, rho=rho)
 
-    try: return flow, train(flow, step, held_out, recipe, "nats a pair", "training T")
+    try: history = train(flow, step, held_out, recipe, "nats a pair", "training T")
     except TrainingStopped as e:
         e.flow = flow   # its last good state
         raise
+    return _closed(flow, latents, layout) if flow.config.linear else flow, history

@@ -10,7 +10,8 @@ import torch
 
 from iin_nb import latents
 from iin_nb.core import DataError, ShapeError
-from iin_nb.factors import BlockLaw, Layout, dims_paper, dims_released, estimate_dims, linear_start, pair_directions, pair_gains
+from iin_nb.factors import (
+    BlockLaw, Layout, dims_paper, dims_released, estimate_dims, linear_start, pair_directions, pair_gains, residual_shear)
 from iin_nb.flow import whitening
 from iin_nb.pairs import Pairs, concepts
 
@@ -254,6 +255,29 @@ def test_start_is_white_and_puts_concepts_into_their_blocks(both, read):
 def test_start_without_concepts_is_whitening(both):
     start = linear_start(both[0].mean, (), both[0].table, Layout.of({}, 10))
     torch.testing.assert_close((both[0].mean @ start).T.cov(), torch.eye(10), atol=5e-3, rtol=0)
+
+
+def test_shear_takes_out_what_the_blocks_say_linearly():
+    layout, g = Layout.of({"a": 2, "b": 1}, 7), gen()
+    z = torch.randn(4000, 7, generator=g) * torch.tensor([1, 1, 3, 1, 0.3, 2, 1.0]) + 5
+    z[:, :4] += 0.7 * z[:, 4:] @ torch.randn(3, 4, generator=g)
+    mean, weight = residual_shear(z, layout)
+    after = (z - mean) @ weight
+    torch.testing.assert_close(after[:, 4:], z[:, 4:])
+    torch.testing.assert_close(after.mean(0), z.mean(0), atol=1e-3, rtol=0)
+    assert torch.corrcoef(z.T)[:4, 4:].abs().max() > 0.3 and torch.corrcoef(after.T)[:4, 4:].abs().max() < 0.01
+    assert abs(torch.linalg.slogdet(weight).logabsdet) < 1e-6
+
+
+@pytest.mark.parametrize("z", [torch.randn(3, 7), torch.zeros(50, 7), torch.ones(1, 7)])
+def test_shear_of_few_or_constant_encodings_is_finite(z):
+    mean, weight = residual_shear(z, Layout.of({"a": 2, "b": 1}, 7))
+    assert torch.isfinite(mean).all() and torch.isfinite(weight).all()
+
+
+def test_shear_without_concepts_is_the_identity():
+    mean, weight = residual_shear(torch.randn(9, 7), Layout.of({}, 7))
+    assert torch.equal(mean, torch.zeros(7)) and torch.equal(weight, torch.eye(7))
 
 
 def test_published_rules(both, read):

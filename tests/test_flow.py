@@ -357,3 +357,24 @@ def test_fast_for_one_sample():
 
 def test_nothing_with_a_wrong_logdet_came_along():
     assert not [n for n in dir(flow) if "relu" in n.lower()]
+
+
+def test_close_sets_the_last_map_and_leaves_constant_dimensions():
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(200, 6, generator=g)
+    z[:, 2] = 4.0
+    flow = Flow(FlowConfig(6, n_blocks=2, hidden=8, zero=False)).init_from(z)
+    before, logdet = (t.detach() for t in flow(z))
+    mean, weight = torch.randn(6, generator=g), torch.eye(6) + 0.1 * torch.randn(6, 6, generator=g)
+    flow.close(mean, weight)
+    after, closed = flow(z)
+    torch.testing.assert_close(after[:, 1:], (before[:, 1:] - mean[1:]) @ weight[1:, 1:], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(closed - logdet, torch.linalg.slogdet(weight[1:, 1:]).logabsdet.expand(200), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(flow.inverse(after)[0], z, atol=1e-3, rtol=1e-3)
+    assert torch.equal(after[:, 0], z[:, 2])
+    flow.init_from(z)   # a new start forgets it
+    torch.testing.assert_close(flow(z)[0], before, atol=1e-4, rtol=1e-4)
+
+
+def test_close_needs_linear_maps():
+    with pytest.raises(DataError, match="a flow with linear maps"): Flow(FlowConfig(4, linear=False)).close(torch.zeros(4), torch.eye(4))
