@@ -180,7 +180,7 @@ class FlowConfig:
     "Everything that decides the shape of a flow; saved beside its weights."
     dim: int                       # D, dimensions of z
     n_blocks: int = 8              # blocks of [ActNorm, coupling, coupling swapped, shuffle]
-    hidden: int = 256              # width of the coupling networks
+    hidden: int = 192              # width of the coupling networks
     depth: int = 1                 # hidden-to-hidden layers in them
     joint: bool = True             # one network for log-scale and shift, or one for each
     activation: str = "silu"       # "silu" or "leaky_relu"
