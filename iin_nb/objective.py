@@ -51,7 +51,7 @@ def pair_nll(
     return gaussian_nll(z_a, logdet_a) + moved
 
 # %% ../nbs/13_objective.ipynb #9075a217
-RECIPE = Recipe(n_steps=900, lr=6e-3, weight_decay=1e-2, eval_every=100)   # of T
+RECIPE = Recipe(n_steps=850, lr=6e-3, weight_decay=1e-2, eval_every=85)    # of T
 BATCH = 512                                                                 # pairs a step
 
 # %% ../nbs/13_objective.ipynb #2652737c
