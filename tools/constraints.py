@@ -38,11 +38,11 @@ def closure(wanted):
 
 
 def pin(dist):
-    "One line, without the local part of the version (`+cpu`) and with a marker where Python 3.10 is not supported."
+    "One line, without the local part of the version (`+cpu`) and with a marker where the oldest Python 3.10 is not supported."
     line = f"{dist.metadata['Name']}=={dist.version.partition('+')[0]}"
     python = SpecifierSet(dist.metadata.get("Requires-Python") or "")
-    first = next((v for v in ("3.10", "3.11", "3.12") if python.contains(f"{v}.99")), "3.10")
-    return line if first == "3.10" else f'{line}; python_version >= "{first}"'
+    first = next((v for minor in (10, 11, 12) for patch in range(20) if python.contains(v := f"3.{minor}.{patch}")), "3.10.0")
+    return line if first == "3.10.0" else f'{line}; python_full_version >= "{first}"'
 
 
 if __name__ == "__main__":
