@@ -344,7 +344,7 @@ def _name(names: Sequence[str] | None, c: int) -> str: return "unlabelled" if c 
 def class_labels(coords: np.ndarray, classes: np.ndarray, names: Sequence[str] | None = None, apart: float = 0.06) -> go.Scatter:
     """The name of every class at the point of that class nearest to the class's median: inside its points, not between two clumps.
 
-    Classes whose places are nearer than `apart` of the map share a label; where more than three would share it, there is none."""
+    Classes whose places are nearer than `apart` of the map share a label, left to right; where more than three would, there is none."""
     xy, classes = np.asarray(coords, dtype=np.float32), np.asarray(classes)
     present = sorted({int(c) for c in classes} - {-1})
     middles = [np.abs(xy - np.median(xy[classes == c], 0)) + np.where(classes == c, 0, np.inf)[:, None] for c in present]
@@ -353,7 +353,7 @@ def class_labels(coords: np.ndarray, classes: np.ndarray, names: Sequence[str] |
     for _ in present: near = near @ near   # neighbours of neighbours belong together
     groups = [g for g in {tuple(row.nonzero()[0].tolist()) for row in near} if len(g) <= 3]
     at = np.array([spots[list(g)].mean(0) for g in groups]).reshape(-1, 2)
-    text = [f"<b>{', '.join(_name(names, present[i]) for i in g)}</b>" for g in groups]
+    text = [f"<b>{', '.join(_name(names, present[i]) for i in sorted(g, key=lambda i: spots[i, 0]))}</b>" for g in groups]
     return go.Scatter(x=at[:, 0], y=at[:, 1], mode="text", text=text, textfont=dict(size=16), hoverinfo="skip", showlegend=False)
 
 # %% ../nbs/40_figures.ipynb #69c06685

@@ -63,7 +63,7 @@ class AffineCoupling(nn.Module):
 
     |s| < 1 bounds the stretch of one coupling by e. `swap` exchanges the roles of the halves; odd dims are split ⌊d/2⌋ : ⌈d/2⌉."""
 
-    def __init__(self, dim: int, hidden: int = 256, depth: int = 1, swap: bool = False, context_dim: int = 0,
+    def __init__(self, dim: int, hidden: int = 192, depth: int = 1, swap: bool = False, context_dim: int = 0,
                  joint: bool = True, activation: str = "silu", zero: bool = True):
         super().__init__()
         self.dim, self.swap, self.context_dim = dim, swap, context_dim
@@ -239,12 +239,11 @@ class Flow(nn.Module):
         net = (config.hidden, config.depth)
         kw = {"context_dim": config.context_dim, "joint": config.joint, "activation": config.activation, "zero": config.zero}
         with seeded(config.seed):
-            linear = [Linear(live) for _ in range(2 * config.linear)]
-            self.blocks = Chain(linear[:1])
+            self.blocks = Chain([Linear(live)] if config.linear else [])
             for i in range(config.n_blocks):
                 couplings = [AffineCoupling(live, *net, swap, **kw) for swap in (False, True)]
                 self.blocks += [ActNorm(live), *couplings, Shuffle(live, config.seed * 1000 + i)]
-            self.blocks += linear[1:]
+            if config.linear: self.blocks.append(Linear(live))
         order = torch.tensor(dead + [i for i in range(config.dim) if i not in config.dead])
         self.register_buffer("order", order)
         self.register_buffer("back", order.argsort())
@@ -283,7 +282,7 @@ class Flow(nn.Module):
         return self
 
     def close(self, mean: Tensor, weight: Tensor) -> None:
-        "Set the last linear map: of a z̃ (D,) that came out before, (z̃ − mean) @ weight comes out now; constant dimensions stay."
+        "Set the last linear map, the identity until now, to z̃ → (z̃ − mean) @ weight, of shapes (D,) and (D, D); constant dimensions stay."
         if not self.config.linear: raise DataError("flow.close", "a flow with linear maps", "linear=False", "Use FlowConfig(linear=True).")
         n = len(self.config.dead)
         self.blocks[-1].put(mean[n:], weight[n:, n:])

@@ -88,10 +88,10 @@ def _newborn(latents: Latents, concepts: tuple[Concept, ...], layout: Layout, co
     return flow.init_from(batch, start=start)
 
 
-def _closed(flow: Flow, latents: Latents, layout: Layout, most: int = 20_000) -> Flow:
+def _closed(flow: Flow, latents: Latents, layout: Layout) -> Flow:
     "T with its last linear map, the residual's shear, from the first encoding of each original, without noise: the way T is read."
     again = latents.table.get("source", latents.table.index.to_series()).duplicated().to_numpy()
-    rows = torch.from_numpy(~again).nonzero()[:most, 0]
+    rows = torch.from_numpy(~again).nonzero()[:20_000, 0]
     with torch.no_grad(): z_tilde = torch.cat([flow(latents.mean[part])[0] for part in rows.split(1000)])
     flow.close(*residual_shear(z_tilde, layout))
     return flow

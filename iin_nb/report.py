@@ -254,8 +254,8 @@ def _size_table(found: dict) -> str:
 READ = {
     "probe":
         "a dot is what a linear probe reads of the concept from one block, on held-out pictures. A concept’s own block should do as well "
-        "as z; every other block should sit on the dashed chance line, and what lies beyond it leaks. Where z itself is at chance, the "
-        "host has let go of the concept, and no T could find it.",
+        "as z; every other block should sit on the dashed chance line, and what lies beyond it leaks. Where z itself is at chance, these "
+        "probes find nothing of the concept there: the host has let go of it, but for what a block may still show.",
     "analogies":
         "along each row the target keeps everything but the named factor, which comes from the source above. The last panel exchanges as "
         "many random dimensions of z̃: what an edit without meaning looks like.",
@@ -310,7 +310,7 @@ def _concept_line(found: dict, concept: str, unit: str) -> str:
     "What became of one concept, in a sentence."
     z, chance, own = (_number(x) for x in (_known(found, concept), found["chance"][concept], found["probe"][concept][concept]))
     if _strength(_known(found, concept) - found["chance"][concept]) == "loses":
-        return (f"<b>{concept}</b>: no probe reads it from z ({unit} {z}; chance is {chance}), so there is nothing for its block to hold "
+        return (f"<b>{concept}</b>: no probe reads it from z ({unit} {z}; chance is {chance}), so there is little for its block to hold "
                 f"({unit} {own}).")
     other = _number(max(v for k, v in found["probe"][concept].items() if k not in (concept, "z")))
     d = found["dims"][concept]

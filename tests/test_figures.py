@@ -119,6 +119,11 @@ def test_unlabelled_points_are_gray_and_have_no_label():
     assert len(F.class_labels(COORDS[:3], classes).text) == 2
 
 
+def test_a_shared_label_reads_from_left_to_right():
+    coords, classes = np.array([[0.3, 0], [0.0, 0], [9.0, 1], [9.1, 0]]), np.array([4, 7, 1, 2])
+    assert set(F.class_labels(coords, classes).text) == {"<b>7, 4</b>", "<b>1</b>", "<b>2</b>"}
+
+
 def test_points_of_a_color_map_have_that_very_color():
     assert F.points(COORDS[:2], colors=[[0, 0.5, 1], [2, -1, 0]]).marker.color == ("rgb(0,128,255)", "rgb(255,0,0)")
 

@@ -144,6 +144,21 @@ def test_mean_pair_nll_is_the_mean_and_repeats(both, read):
     assert math.isclose(a, float(expected), rel_tol=1e-5)
 
 
+def test_the_residual_is_sheared_at_the_end(both, read):
+    flow, _ = train_flow(*both, read, LAYOUT, SMALL, QUICK)
+
+    def foretold():
+        with torch.no_grad(): z = flow(both[0].mean)[0]
+        z = z - z.mean(0)
+        n = LAYOUT.sizes[0]
+        fit = torch.linalg.lstsq(z[:, n:], z[:, :n]).solution
+        return float((z[:, n:] @ fit).square().sum() / z[:, :n].square().sum())
+
+    closed = foretold()
+    flow.close(torch.zeros(8), torch.eye(8))
+    assert closed < 0.1 * foretold()
+
+
 def test_training_beats_a_gaussian_that_knows_no_pairs(both, read):
     flow, history = train_flow(*both, read, LAYOUT, SMALL, QUICK)
     pairs = Pairs(both[1].table, read)
