@@ -236,10 +236,10 @@ def _exchange(new: Path, path: Path) -> None:
 
 def _write(expl: Explanation, path: Path) -> None:
     "The folder beside `path` first, then into its place."
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
     text, part = json.dumps(_describe(expl), indent=1), Path(tempfile.mkdtemp(prefix=".iin-", dir=path.parent))
     try:
-        save_file(_tensors(expl), part/"tensors.safetensors")
+        (part/"tensors.safetensors").write_bytes(to_bytes(_tensors(expl)))
         (part/"explanation.json").write_text(text, encoding="utf-8")
         os.chmod(part, 0o755)
         _exchange(part, path)

@@ -485,9 +485,14 @@ def test_failing_at_the_last_step_puts_the_old_one_back(expl, host, tmp_path, mo
 
 def test_an_interrupt_while_writing_leaves_nothing(expl, tmp_path, monkeypatch):
     def interrupted(*args, **kw): raise KeyboardInterrupt
-    monkeypatch.setattr("safetensors.torch.save_file", interrupted)
+    monkeypatch.setattr("safetensors.torch.save", interrupted)
     with pytest.raises(KeyboardInterrupt): save(expl, tmp_path / "deep" / "er" / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_may_read_one_file_may_read_the_other(expl, tmp_path):
+    expl.save(tmp_path / "a")
+    assert len({f.stat().st_mode for f in (tmp_path / "a").iterdir()}) == 1
 
 
 # ---- hosts at load
