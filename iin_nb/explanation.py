@@ -28,7 +28,7 @@ from .flow import Flow, FlowConfig
 from .hosts import Host
 from .latents import Latents
 from .latents import encode as encode_all
-from .objective import RECIPE, RHO, train_flow
+from .objective import CONTRAST, RECIPE, RHO, train_flow
 from .pairs import Concept, Pairs
 from .pairs import concepts as read_concepts
 
@@ -160,13 +160,12 @@ def _laws(flow: Flow, layout: Layout, latents: Latents, seed: int) -> dict[str, 
     return {name: BlockLaw.fit(block) for name, block in f.items()}
 
 
-def _record(images: ImageSet, latents: Latents, concepts: tuple[Concept, ...], recipe: Recipe, copies: int, rho: float) -> dict:
+def _record(images: ImageSet, latents: Latents, concepts: tuple[Concept, ...], recipe: Recipe, **made) -> dict:
     "How T was made, in plain numbers, with the sizes that published rules would have given."
     rules = {"released code's formula": dims_released, "paper's Eq. 11, as re-implemented": dims_paper}
     pairs = Pairs(latents.table, concepts)
     sizes = {name: rule(latents.mean, pairs) for name, rule in rules.items()} if concepts else {}
-    made = {"images": images.name, "copies": copies, "rho": rho, "dims_by_rule": sizes, **asdict(recipe)}
-    return {**made, "betas": list(recipe.betas)}
+    return {"images": images.name, **made, "dims_by_rule": sizes, **asdict(recipe), "betas": list(recipe.betas)}
 
 # %% ../nbs/14_explanation.ipynb #a1033e04
 def explain(
@@ -179,6 +178,7 @@ def explain(
     copies: int = 10,                        # encodings of the training images, redrawn where the set can
     seed: int = 0,                           # of everything; takes the place of recipe.seed
     rho: float = RHO,                        # correlation of a shared factor within a pair
+    weight: float = CONTRAST,                # of the contrastive term beside the pairs' likelihood
 ) -> Explanation:
     "Encode, pair, size, train, certify: an `Explanation` of `host` on `images`. Ctrl-C ends the training and keeps the best T so far."
     if not isinstance(host, Host):
@@ -188,9 +188,10 @@ def explain(
     latents = encode_all(host, learn, copies, seed=seed)
     checked = encode_all(host, check, min(copies, 4), seed=seed + 1)
     layout = _layout(dims, latents, checked, read, seed)
-    flow, history = train_flow(latents, checked, read, layout, config, recipe, rho=rho)
+    flow, history = train_flow(latents, checked, read, layout, config, recipe, rho=rho, weight=weight)
     laws, certificate = _laws(flow, layout, latents, seed), certify(host, flow, images.held_out.images)
-    return Explanation(host, flow, layout, read, laws, certificate, history, _record(images, latents, read, recipe, copies, rho))
+    made = _record(images, latents, read, recipe, copies=copies, rho=rho, contrast=weight)
+    return Explanation(host, flow, layout, read, laws, certificate, history, made)
 
 # %% ../nbs/14_explanation.ipynb #0e59b84e
 FORMAT = 1

@@ -55,9 +55,9 @@ class Concept:
         return torch.isfinite(values).all(1) if self.continuous else values >= 0
 
     def shared(self, a: Tensor, b: Tensor) -> Tensor:
-        "How much of the concept rows with values a and b share, (B,) in [0, 1]; 0 where unlabelled."
+        "How much of the concept rows with values a and b share, in [0, 1], (B,) or as a and b broadcast; 0 where unlabelled."
         if not self.continuous: return ((a == b) & (a >= 0)).float()
-        return (1 - (a - b).square().sum(1) / (2 * a.shape[1])).clamp_min(0).nan_to_num(0)
+        return (1 - (a - b).square().sum(-1) / (2 * a.shape[-1])).clamp_min(0).nan_to_num(0)
 
 
 def _columns(table: "pd.DataFrame", name: str, columns: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:
@@ -224,3 +224,7 @@ class Pairs:
     def shared(self, a: Tensor, b: Tensor) -> Tensor:
         "What rows a and b share, (n, K), residual first."
         return torch.stack([torch.zeros(len(a)), *(c.shared(v[a], v[b]) for c, v in zip(self.concepts, self.values, strict=True))], 1)
+
+    def shared_among(self, f: int, a: Tensor, b: Tensor) -> Tensor:
+        "What each of rows a shares of concept number `f` with each of rows b, (len(a), len(b))."
+        return self.concepts[f].shared(self.values[f][a][:, None], self.values[f][b][None])

@@ -11,7 +11,7 @@ from iin_nb.core import DataError, ShapeError
 from iin_nb.factors import Layout
 from iin_nb.fit import Recipe, TrainingStopped
 from iin_nb.flow import Flow, FlowConfig
-from iin_nb.objective import RHO, gaussian_nll, mean_pair_nll, pair_nll, train_flow
+from iin_nb.objective import RHO, contrast, gaussian_nll, mean_pair_nll, pair_nll, train_flow
 from iin_nb.pairs import Pairs, concepts
 
 QUICK = Recipe(n_steps=60, lr=5e-3, eval_every=20)
@@ -104,6 +104,38 @@ def test_pair_nll_refuses_what_does_not_fit(change):
     kw, zero = {**good, **change}, torch.zeros(4)
     with pytest.raises(ShapeError, match=r"objective.pair_nll: expected .*, got .*\. \S"):
         pair_nll(kw["z_a"], zero, kw["z_b"], zero, kw["shared"], kw["dims"])
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, RHO])
+def test_contrast_is_the_posterior_of_a_right_partner(rho):
+    a, b = randn(7, 3), randn(7, 3, seed=1)
+    shared = torch.rand(7, 7, generator=gen(2), dtype=torch.float64).round(decimals=1)
+    ratio = Normal(rho * a[:, None], math.sqrt(1 - rho**2)).log_prob(b[None]).sum(2) - Normal(0, 1).log_prob(b).sum(1)
+    torch.testing.assert_close(contrast(a, b, shared, rho), -(ratio.softmax(1) * shared).sum(1).log())
+
+
+def test_contrast_asks_nothing_of_the_unlabelled_and_has_finite_gradients():
+    a, b = randn(5, 2).requires_grad_(), randn(5, 2, seed=1).requires_grad_()
+    shared = torch.eye(5).double()
+    shared[2] = 0
+    nats = contrast(a, b, shared)
+    assert nats[2] == 0 and (nats[[0, 1, 3, 4]] > 0).all()
+    nats.mean().backward()
+    assert torch.isfinite(a.grad).all() and torch.isfinite(b.grad).all() and (a.grad[2] == 0).all()
+    nothing = contrast(a, b, torch.zeros(5, 5).double())
+    assert nothing.shape == (5,) and not nothing.any()
+
+
+def test_contrast_is_zero_where_heaps_are_apart_and_never_negative():
+    a = torch.tensor([[4.0], [4], [-4], [-4]])
+    torch.testing.assert_close(contrast(a, a, (a == a.T).float()), torch.zeros(4))
+    assert contrast(randn(50, 4), randn(50, 4, seed=1), torch.eye(50).double()).min() >= 0
+
+
+@pytest.mark.parametrize("change", [{"z_b": randn(3, 5)}, {"z_a": randn(4, 4)}, {"shared": torch.zeros(4, 3)}])
+def test_contrast_refuses_what_does_not_fit(change):
+    kw = {"z_a": randn(4, 5), "z_b": randn(4, 5), "shared": torch.zeros(4, 4), **change}
+    with pytest.raises(ShapeError, match=r"objective.contrast: expected .*, got .*\. \S"): contrast(**kw)
 
 
 # ---- training
@@ -232,6 +264,11 @@ def test_layouts_of_another_order_name_or_size_are_refused(both, read):
 @pytest.mark.parametrize("rho", [1.0, 1.5, -0.1, math.nan])
 def test_rho_outside_of_its_range_is_refused(both, read, rho):
     with pytest.raises(DataError, match=r"rho in \[0, 1\)"): train_flow(*both, read, LAYOUT, SMALL, QUICK, rho=rho)
+
+
+@pytest.mark.parametrize("weight", [-1.0, math.inf, math.nan])
+def test_a_weight_of_the_contrast(both, read, weight):
+    with pytest.raises(DataError, match="a weight of at least 0"): train_flow(*both, read, LAYOUT, SMALL, QUICK, weight=weight)
 
 
 def test_after_a_nan_the_flow_hangs_on_the_error(both, read, monkeypatch):
