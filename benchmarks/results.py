@@ -53,11 +53,11 @@ def _latents(kind: str) -> tuple:
     return *made, pairs.concepts(learn.table, CONCEPTS)
 
 
-def _trained(parts: tuple, dims: dict, config, recipe: fit.Recipe, batch: int = objective.BATCH) -> dict:
+def _trained(parts: tuple, dims: dict, config, recipe: fit.Recipe, **how) -> dict:
     "One T on given latents: held-out pair likelihood and linear probes."
     learn, check, test, concepts = parts
     layout = factors.Layout.of(dims, learn.mean.shape[1])
-    trained, history = objective.train_flow(learn, check, concepts, layout, config, recipe, batch)
+    trained, history = objective.train_flow(learn, check, concepts, layout, config, recipe, **how)
     with torch.no_grad(): f = layout.split(trained(test.mean)[0])
     source = test.table["source"].to_numpy()
     probe = {c.name: {k: scores.probe(b, c.read(test.table), source) for k, b in f.items()} for c in concepts}
@@ -73,7 +73,7 @@ def published(kind: str) -> dict:
     ours = replace(objective.RECIPE, n_steps=100_000, max_seconds=120)
     theirs = fit.Recipe(n_steps=100_000, max_seconds=120, lr=1.125e-4, weight_decay=0, clip=1e9, betas=(0.5, 0.9),
                         schedule="constant", eval_every=200)
-    return {"ours": _trained(parts, dims, None, ours), "published": _trained(parts, dims, flow.FlowConfig.published(), theirs, batch=25)}
+    return {"ours": _trained(parts, dims, None, ours), "published": _trained(parts, dims, flow.FlowConfig.published(), theirs, batch=25, weight=0.0)}
 
 
 def dims(kind: str) -> dict:

@@ -437,6 +437,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'iin_nb.latents.from_array': ('latents.html#from_array', 'iin_nb/latents.py')},
             'iin_nb.objective': { 'iin_nb.objective._check_fit': ('objective.html#_check_fit', 'iin_nb/objective.py'),
                                   'iin_nb.objective._closed': ('objective.html#_closed', 'iin_nb/objective.py'),
+                                  'iin_nb.objective._log_sum': ('objective.html#_log_sum', 'iin_nb/objective.py'),
                                   'iin_nb.objective._newborn': ('objective.html#_newborn', 'iin_nb/objective.py'),
                                   'iin_nb.objective.contrast': ('objective.html#contrast', 'iin_nb/objective.py'),
                                   'iin_nb.objective.gaussian_nll': ('objective.html#gaussian_nll', 'iin_nb/objective.py'),

@@ -52,26 +52,32 @@ def pair_nll(
     return gaussian_nll(z_a, logdet_a) + moved
 
 # %% ../nbs/13_objective.ipynb #6a604402
+def _log_sum(score: Tensor, weight: Tensor) -> Tensor:
+    "log Σ_j weight_ij exp(score_ij), (A,). Three times as fast as `logsumexp`: what is 60 nats below the highest is not worth an exp."
+    top = score.detach().masked_fill(weight == 0, -math.inf).amax(1, keepdim=True)
+    return ((score - top).clamp(-60, 0).exp() * weight).sum(1).log() + top[:, 0]
+
+
 def contrast(
-    z_a: Tensor, z_b: Tensor,   # one block of z̃ (B, d) of the first and the second members
-    shared: Tensor,             # (B, B) in [0, 1], what each first member shares with each second of the block's concept
+    z_a: Tensor, z_b: Tensor,   # one block of z̃, (A, d) of some first members and (B, d) of second ones
+    shared: Tensor,             # (A, B) in [0, 1], what each first member shares with each second of the block's concept
     rho: float = RHO,
 ) -> Tensor:
-    """Nats per first member, (B,): −log Σ_j shared_ij p_ij, where, over the second members of the batch,
+    """Nats per first member, (A,): −log Σ_j shared_ij p_ij, where, over the second members,
 
         p_ij ∝ N(z̃ᵇ_j | ρ z̃ᵃ_i, (1 − ρ²) I) / N(z̃ᵇ_j | 0, I);
 
     0 where a member shares the concept with nobody. Neighbourhood components (Goldberger et al. 2004), by the pair's own densities."""
-    if (got := (z_a.shape, z_b.shape, shared.shape)) != (z_a.shape, z_a.shape, (len(z_a), len(z_a))):
-        do = "One block of both members; shared for each of one against each of the other."
-        raise ShapeError("objective.contrast", "z_a, z_b (B, d) and shared (B, B)", ", ".join(str(tuple(s)) for s in got), do)
+    if z_a.shape[1:] != z_b.shape[1:] or shared.shape != (len(z_a), len(z_b)):
+        got = ", ".join(str(tuple(t.shape)) for t in (z_a, z_b, shared))
+        raise ShapeError("objective.contrast", "z_a (A, d), z_b (B, d) and shared (A, B)", got, "One block; each of one against each of the other.")
     rows = shared.any(1)
     score = (rho * z_a[rows] @ z_b.T - 0.5 * rho**2 * z_b.square().sum(1)) / (1 - rho**2)
-    found = score.logsumexp(1) - (score + shared[rows].log()).logsumexp(1)
+    found = _log_sum(score, torch.ones_like(score)) - _log_sum(score, shared[rows])
     return torch.zeros(len(z_a), dtype=z_a.dtype, device=z_a.device).masked_scatter(rows, found)
 
 # %% ../nbs/13_objective.ipynb #9075a217
-RECIPE = Recipe(n_steps=850, lr=6e-3, weight_decay=1e-2, eval_every=85)    # of T
+RECIPE = Recipe(n_steps=750, lr=6e-3, weight_decay=1e-2, eval_every=75)    # of T
 BATCH = 512                                                                 # pairs a step
 
 # %% ../nbs/13_objective.ipynb #2652737c

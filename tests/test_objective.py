@@ -108,8 +108,8 @@ def test_pair_nll_refuses_what_does_not_fit(change):
 
 @pytest.mark.parametrize("rho", [0.0, 0.5, RHO])
 def test_contrast_is_the_posterior_of_a_right_partner(rho):
-    a, b = randn(7, 3), randn(7, 3, seed=1)
-    shared = torch.rand(7, 7, generator=gen(2), dtype=torch.float64).round(decimals=1)
+    a, b = randn(5, 3), randn(7, 3, seed=1)
+    shared = torch.rand(5, 7, generator=gen(2), dtype=torch.float64).round(decimals=1)
     ratio = Normal(rho * a[:, None], math.sqrt(1 - rho**2)).log_prob(b[None]).sum(2) - Normal(0, 1).log_prob(b).sum(1)
     torch.testing.assert_close(contrast(a, b, shared, rho), -(ratio.softmax(1) * shared).sum(1).log())
 
@@ -132,7 +132,7 @@ def test_contrast_is_zero_where_heaps_are_apart_and_never_negative():
     assert contrast(randn(50, 4), randn(50, 4, seed=1), torch.eye(50).double()).min() >= 0
 
 
-@pytest.mark.parametrize("change", [{"z_b": randn(3, 5)}, {"z_a": randn(4, 4)}, {"shared": torch.zeros(4, 3)}])
+@pytest.mark.parametrize("change", [{"z_b": randn(3, 5)}, {"z_b": randn(4, 4)}, {"shared": torch.zeros(4, 3)}, {"shared": torch.zeros(3, 4)}])
 def test_contrast_refuses_what_does_not_fit(change):
     kw = {"z_a": randn(4, 5), "z_b": randn(4, 5), "shared": torch.zeros(4, 4), **change}
     with pytest.raises(ShapeError, match=r"objective.contrast: expected .*, got .*\. \S"): contrast(**kw)
