@@ -162,7 +162,7 @@ class _Run:
     def loop(self, bar) -> None:
         "Step, evaluate now and then, until one of the ends is reached."
         params, losses, recipe = [p for p in self.module.parameters() if p.requires_grad], [], self.recipe
-        opt = torch.optim.AdamW(params, recipe.lr, recipe.betas, weight_decay=recipe.weight_decay)
+        opt = torch.optim.AdamW(params, recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True)
         self.module.train()
         for step in range(1, recipe.n_steps + 1):
             progress = _progress(step, time.perf_counter() - self.start, recipe)
