@@ -278,8 +278,9 @@ READ = {
         "the sizes of the blocks by four rules. The released code’s formula is nearly flat: with two factors, one can only get 15.5 % to "
         "42.2 % of the dimensions, whatever the host.",
     "training":
-        "likelihood of pairs while T trains, lower is better. The kept weights are those with the lowest loss on pictures that T did not "
-        "learn from; a held-out curve that rises again would be overfitting.",
+        "likelihood of pairs while T trains, lower is better. The training line also carries the contrastive term (would a member find its "
+        "partner?), so it begins above. The kept weights are those with the lowest loss on pictures that T did not learn from; a held-out "
+        "curve that rises again would be overfitting.",
 }
 UNITS = {True: "R²", False: "accuracy"}   # of a probe, by whether the concept is continuous
 
