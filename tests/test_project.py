@@ -287,3 +287,12 @@ def test_wheel_through_sdist_carries_the_data(tmp_path, settings):
     assert not wanted - names
     assert wheel.name.startswith(f"iin_nb-{settings['version']}-")
     assert all(name.startswith(("iin_nb/", "iin_nb-")) for name in names)
+
+
+# ---- measured
+
+def test_the_front_page_quotes_what_was_measured():
+    "Each row of its table of results stands word for word in benchmarks/RESULTS.md; that file says of each bar whether it holds."
+    quoted = re.findall(r"^\| .* \| (?:yes|\*\*no\*\*|) \|$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    measured = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8").splitlines()
+    assert len(quoted) > 9 and not set(quoted) - set(measured)
