@@ -209,7 +209,8 @@ def pair_gains(
 def estimate_dims(learn: Latents, check: Latents, concepts: tuple[Concept, ...], seed: int = 0) -> dict[str, int]:
     """Our default sizes: as many leading canonical directions as give the highest held-out pair likelihood,
 
-    at least 1, at most C − 1 for C classes (their means span no more) and q for q numbers. The residual takes the rest."""
+    at most C − 1 for C classes (their means span no more) and q for q numbers, and at least 2 where that allows it: T bends z, and finds
+    more than these directions tell. The residual takes the rest."""
     total, held, sizes = int(varying(_drawn(learn, seed)).sum()), Pairs(check.table, concepts), {}
     if len(concepts) >= total:
         got, do = f"{len(concepts)} for {total} that vary", "Explain fewer concepts at once, or tap a wider layer."
@@ -218,7 +219,7 @@ def estimate_dims(learn: Latents, check: Latents, concepts: tuple[Concept, ...],
         sizes[concept.name] = min(concept.max_dims, total)
         if not held.can[:, f].any(): continue
         gain = pair_gains(learn, check, concepts, f, seed=seed)[1][:concept.max_dims]
-        sizes[concept.name] = int(gain.cumsum(0).argmax()) + 1
+        sizes[concept.name] = max(int(gain.cumsum(0).argmax()) + 1, min(2, sizes[concept.name]))
     while sum(sizes.values()) >= total: sizes[max(sizes, key=sizes.get)] -= 1
     return {**sizes, "residual": learn.mean.shape[1] - sum(sizes.values())}
 
