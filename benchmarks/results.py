@@ -73,7 +73,8 @@ def published(kind: str) -> dict:
     ours = replace(objective.RECIPE, n_steps=100_000, max_seconds=120)
     theirs = fit.Recipe(n_steps=100_000, max_seconds=120, lr=1.125e-4, weight_decay=0, clip=1e9, betas=(0.5, 0.9),
                         schedule="constant", eval_every=200)
-    return {"ours": _trained(parts, dims, None, ours), "published": _trained(parts, dims, flow.FlowConfig.published(), theirs, batch=25, weight=0.0)}
+    return {"ours": _trained(parts, dims, None, ours),
+            "published": _trained(parts, dims, flow.FlowConfig.published(), theirs, batch=25, weight=0.0)}
 
 
 def dims(kind: str) -> dict:

@@ -70,7 +70,8 @@ def contrast(
     0 where a member shares the concept with nobody. Neighbourhood components (Goldberger et al. 2004), by the pair's own densities."""
     if z_a.shape[1:] != z_b.shape[1:] or shared.shape != (len(z_a), len(z_b)):
         got = ", ".join(str(tuple(t.shape)) for t in (z_a, z_b, shared))
-        raise ShapeError("objective.contrast", "z_a (A, d), z_b (B, d) and shared (A, B)", got, "One block; each of one against each of the other.")
+        do = "One block; each of one against each of the other."
+        raise ShapeError("objective.contrast", "z_a (A, d), z_b (B, d) and shared (A, B)", got, do)
     rows = shared.any(1)
     score = (rho * z_a[rows] @ z_b.T - 0.5 * rho**2 * z_b.square().sum(1)) / (1 - rho**2)
     found = _log_sum(score, torch.ones_like(score)) - _log_sum(score, shared[rows])
@@ -135,7 +136,7 @@ def train_flow(
     rho: float = RHO,
     weight: float = CONTRAST,                # of the contrastive term; 0: the likelihood alone
 ) -> tuple[Flow, History]:
-    "Train T on pairs of latents that share a concept: by their likelihood, and by who belongs to whom. On any latents, with or without a host."
+    "Train T on pairs of latents that share a concept: by likelihood, and by who belongs to whom. Any latents will do, with a host or without."
     _check_fit(latents, check, concepts, layout, rho, weight)
     pairs, check_pairs = Pairs(latents.table, concepts), Pairs(check.table, concepts)
     g = generator(recipe.seed)

@@ -132,7 +132,8 @@ def test_contrast_is_zero_where_heaps_are_apart_and_never_negative():
     assert contrast(randn(50, 4), randn(50, 4, seed=1), torch.eye(50).double()).min() >= 0
 
 
-@pytest.mark.parametrize("change", [{"z_b": randn(3, 5)}, {"z_b": randn(4, 4)}, {"shared": torch.zeros(4, 3)}, {"shared": torch.zeros(3, 4)}])
+@pytest.mark.parametrize("change", [{"z_b": randn(3, 5)}, {"z_b": randn(4, 4)},
+                                    {"shared": torch.zeros(4, 3)}, {"shared": torch.zeros(3, 4)}])
 def test_contrast_refuses_what_does_not_fit(change):
     kw = {"z_a": randn(4, 5), "z_b": randn(4, 5), "shared": torch.zeros(4, 4), **change}
     with pytest.raises(ShapeError, match=r"objective.contrast: expected .*, got .*\. \S"): contrast(**kw)
