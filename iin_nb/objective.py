@@ -136,7 +136,7 @@ def train_flow(
     rho: float = RHO,
     weight: float = CONTRAST,                # of the contrastive term; 0: the likelihood alone
 ) -> tuple[Flow, History]:
-    "Train T on pairs of latents that share a concept: by likelihood, and by who belongs to whom. Any latents will do, with a host or without."
+    "Train T on pairs of latents that share a concept: by likelihood, and by who belongs to whom. Any latents will do."
     _check_fit(latents, check, concepts, layout, rho, weight)
     pairs, check_pairs = Pairs(latents.table, concepts), Pairs(check.table, concepts)
     g = generator(recipe.seed)
