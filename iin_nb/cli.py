@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     d = commands.add_parser("demo", help="explain the digit classifier and the digit autoencoder, write a report")
     d.add_argument("--out", default="iin-report", metavar="DIR", help="folder for report.html and scores.json (default: %(default)s)")
     d.add_argument("--from-scratch", action="store_true", help="train the hosts too (about ten minutes more)")
-    d.add_argument("--quick", action="store_true", help="use the shipped T instead of training it (under a minute)")
+    d.add_argument("--quick", action="store_true", help="use the shipped T instead of training it (about a minute)")
     d.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all that is drawn at random (default: %(default)s)")
     return parser
 

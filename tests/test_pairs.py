@@ -47,6 +47,11 @@ def test_shared_is_true_for_all_concepts(unlabelled):
     torch.testing.assert_close(shared, shared_by_hand(t, a, b), atol=1e-4, rtol=0)
     assert (shared[:, 0] == 0).all() and shared.min() >= 0 and shared.max() <= 1
     torch.testing.assert_close(p.shared(b, a), shared)   # symmetric
+    for f in range(3):   # each with each: the pairs themselves on the diagonal, the rule of one pair everywhere
+        among = p.shared_among(f, a[:60], b[:40])
+        assert among.shape == (60, 40)
+        torch.testing.assert_close(among.diagonal(), shared[:40, 1 + f])
+        torch.testing.assert_close(among[7], p.shared(a[7].repeat(40), b[:40])[:, 1 + f])
 
 
 def test_every_pair_shares_what_it_was_drawn_for():
