@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     "Run the demo; what it refuses goes to standard error as one line."
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")   # before PyTorch comes: idle threads sleep instead of spinning
+    if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "1000")   # before PyTorch comes: soon idle threads sleep
     try: demo(args.out, args.from_scratch, args.quick, args.seed)
     except KeyboardInterrupt:
         print("\niin-nb: interrupted; nothing was written", file=sys.stderr)

@@ -147,13 +147,15 @@ def _work(folder: str) -> None:
 
 
 def _start(folder: Path) -> subprocess.Popen:
-    "A Python at work on `folder`: one thread, not in reach of the terminal's Ctrl-C, errors in a file."
+    "A Python at work on `folder`: one thread, what others leave of the processor, out of reach of Ctrl-C, errors in a file."
     here = str(Path(core.__file__).parent.parent)
     env = os.environ | {"PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
     env |= {k: "1" for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    command = [sys.executable, "-c", "import sys; from iin_nb.embed import _work; _work(sys.argv[1])", str(folder)]
+    # a group of its own, not a session: Linux shares the processor out by session first, and would heed `nice` only inside of one
+    alone = "os.name == 'posix' and (os.setpgrp(), os.nice(10))"
+    command = [sys.executable, "-c", f"import os, sys; {alone}; from iin_nb.embed import _work; _work(sys.argv[1])", str(folder)]
     with open(folder/"errors.txt", "wb") as errors:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=env, start_new_session=True)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=env)
 
 
 def _end(process: subprocess.Popen, folder: Path) -> None:

@@ -25,6 +25,7 @@ from .data import ImageSet
 from .explanation import Explanation, shipped
 from .factors import PUBLISHED_DIMS, Factors
 from .response import answers, class_logits
+from .scores import WALKS
 from .zoo import SHIPPED
 
 # %% ../nbs/50_report.ipynb #31d723c2
@@ -246,8 +247,9 @@ def _response_table(found: dict) -> str:
 def _size_table(found: dict) -> str:
     rows = [[k, str(d), found["block_scale"][k], found["walk"][k]["visited"], f"{found['walk'][k]['stayed']:.1%}"]
             for k, d in found["dims"].items()]
-    note = ("E‖z̃‖² / d is 1 for N(0, I), less for a block that its concept does not fill. Walks: means over 20 starts, 500 steps, "
-            "a = 0.96.")
+    starts = WALKS["images" if _judged(found) else "logits"]
+    note = (f"E‖z̃‖² / d is 1 for N(0, I), less for a block that its concept does not fill. Walks: means over {starts} starts, "
+            "500 steps, a = 0.96.")
     return _rows(["factor", "dimensions", "E‖z̃‖² / d", "classes a walk visits", "steps in the first class"], rows, note)
 
 # %% ../nbs/50_report.ipynb #3df398e3

@@ -181,10 +181,10 @@ def test_quick_loads_the_shipped_t(hollow, explained, tmp_path, monkeypatch):
 
 def test_idle_threads_sleep(hollow, tmp_path, monkeypatch):
     "Set before PyTorch is loaded, and never against the user's own setting."
-    for before, after in {"": "PASSIVE", "ACTIVE": "ACTIVE"}.items():
-        monkeypatch.setenv("OMP_WAIT_POLICY", before)
-        if not before: monkeypatch.delenv("OMP_WAIT_POLICY")
-        assert cli.main(["demo", "--out", str(tmp_path)]) == 0 and os.environ["OMP_WAIT_POLICY"] == after
+    for own, after in ({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None):
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"): monkeypatch.delenv(name, raising=False)
+        for name, value in own.items(): monkeypatch.setenv(name, value)
+        assert cli.main(["demo", "--out", str(tmp_path)]) == 0 and os.environ.get("GOMP_SPINCOUNT") == after
 
 
 def test_only_missing_maps_are_made(hollow, tmp_path, monkeypatch):
