@@ -72,13 +72,13 @@ def demo(out: str = "iin-report", from_scratch: bool = False, quick: bool = Fals
     steps.say("loading PyTorch and the embedded digits …")
     from iin_nb import data, embed, report, scores, zoo
     check_folder(folder)
-    digits, judge, found = data.color_digits(), zoo.judge(), {}
+    digits, judge, found, making = data.color_digits(), zoo.judge(), {}, None
     held_out = digits.held_out
     for kind in KINDS:
         begun = steps.seconds
         expl = _explained(kind, digits, from_scratch, quick, seed, steps)
         maps = report.maps_of(expl, held_out)
-        making = embed.start_maps(maps, [k for k in MAPS if maps.method[k] == "PCA"], seed=seed)
+        making = embed.start_maps(maps, [k for k in MAPS if maps.method[k] == "PCA"], seed=seed, after=making)
         steps.say(f"{kind}: {expl.certificate}")
         steps.say(f"{kind}: scoring on {len(held_out):,} held-out digits …")
         measured = scores.score(expl, held_out, judge, seed=seed)
@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     "Run the demo; what it refuses goes to standard error as one line."
-    if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "1000")   # before PyTorch comes: soon idle threads sleep
+    if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "1000")   # before PyTorch: idle threads soon sleep
     try: demo(args.out, args.from_scratch, args.quick, args.seed)
     except KeyboardInterrupt:
         print("\niin-nb: interrupted; nothing was written", file=sys.stderr)

@@ -8,6 +8,7 @@ __all__ = ['pca_map', 'umap_map', 'place', 'Atlas', 'atlas', 'Maps', 'start_maps
 # %% ../nbs/22_embed.ipynb #9faa9f0d
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -130,53 +132,89 @@ def atlas(expl: Explanation, x: Tensor, umap: bool = True, names: Iterable[str] 
     return made
 
 # %% ../nbs/22_embed.ipynb #e9c00012
-def _end_with_parent(folder: str) -> None:
-    "Wait until the other end of standard input closes, which it does when the parent is gone; then leave nothing behind."
-    while os.read(0, 1): pass
-    shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)
-
-
-def _work(folder: str) -> None:
-    "What the other process does: the maps that `folder` asks for, one after the other, each written when it is finished."
-    threading.Thread(target=_end_with_parent, args=(folder,), daemon=True).start()
-    asked, parts = json.loads((Path(folder)/"asked.json").read_text()), load_file(Path(folder)/"parts.safetensors")
+def _make(folder: Path) -> None:
+    "The maps that `folder` asks for, one after the other, each written when it is finished."
+    asked, parts = json.loads((folder/"asked.json").read_text()), load_file(folder/"parts.safetensors")
     for i, name in enumerate(asked["names"]):
         made = umap_map(parts[name], _dim(name), seed=asked["seed"])
-        with whole_file(Path(folder)/f"{i}.safetensors") as part: save_file({"coords": made}, part)
+        with whole_file(folder/f"{i}.safetensors") as part: save_file({"coords": made}, part)
 
 
-def _start(folder: Path) -> subprocess.Popen:
-    "A Python at work on `folder`: one thread, what others leave of the processor, out of reach of Ctrl-C, errors in a file."
-    here = str(Path(core.__file__).parent.parent)
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
-    env |= {k: "1" for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    # a group of its own, not a session: Linux shares the processor out by session first, and would heed `nice` only inside of one
-    alone = "os.name == 'posix' and (os.setpgrp(), os.nice(10))"
-    command = [sys.executable, "-c", f"import os, sys; {alone}; from iin_nb.embed import _work; _work(sys.argv[1])", str(folder)]
-    with open(folder/"errors.txt", "wb") as errors:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors, env=env)
+def _work() -> None:
+    "What the other process does: folder after folder, as standard input names them. When that closes, nobody needs it: nothing is left."
+    folders, told = queue.SimpleQueue(), []
+
+    def listen() -> None:
+        for line in sys.stdin.buffer:
+            told.append(Path(json.loads(line)))
+            folders.put(told[-1])
+        for folder in told: shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        folder = folders.get()
+        try: _make(folder)
+        except Exception:
+            if folder.exists(): raise   # else its maps were closed
 
 
-def _end(process: subprocess.Popen, folder: Path) -> None:
-    process.kill()
-    process.wait()
-    process.stdin.close()
-    shutil.rmtree(folder, ignore_errors=True)
+class _Worker:
+    "A Python that makes maps: one thread, what others leave of the processor, out of reach of Ctrl-C; ends with the last folder."
+
+    def __init__(self):
+        here = str(Path(core.__file__).parent.parent)
+        env = os.environ | {"PYTHONPATH": os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])}
+        env |= {k: "1" for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+        # a group of its own, not a session: Linux shares the processor out by session first, and would heed `nice` only inside of one
+        code = "import os; os.name == 'posix' and (os.setpgrp(), os.nice(10)); from iin_nb.embed import _work; _work()"
+        self.folders, self.errors = set(), tempfile.TemporaryFile()
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": self.errors}
+        self.process = subprocess.Popen([sys.executable, "-c", code], **pipes, env=env)
+
+    def take(self, folder: Path) -> None:
+        "Make the maps of one more folder."
+        self.folders.add(folder)
+        with suppress(BrokenPipeError):   # it has ended: `Maps` will see
+            self.process.stdin.write(json.dumps(str(folder)).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def leave(self, folder: Path) -> None:
+        "Remove a folder, and end with the last."
+        self.folders.discard(folder)
+        if not self.folders:
+            self.process.kill()
+            self.process.wait()
+            with suppress(BrokenPipeError): self.process.stdin.close()
+            self.errors.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def last_words(self) -> str:
+        "The last line of what it wrote to standard error."
+        self.errors.seek(0)
+        said = self.errors.read().decode(errors="replace").strip().splitlines()
+        return said[-1] if said else "killed"
 
 # %% ../nbs/22_embed.ipynb #4a2a9ce8
 class Maps:
     """UMAP maps in the making, in another process: `ready()`, `result(timeout)`, `close()`.
 
-    The process and its folder go when all maps were read, with `close()`, with this object, and with this session."""
+    The folder, and the process unless other maps share it, go when all maps were read, with `close()`, with this object, and with this
+    session."""
 
-    def __init__(self, atlas: Atlas, names: list[str], folder: Path, seed: int):
+    def __init__(self, atlas: Atlas, names: list[str], folder: Path, seed: int, worker: _Worker):
         self.atlas, self.names, self.coords, self.folder = atlas, names, {}, folder
         parts = {name: atlas.part(name).detach().cpu().clone(memory_format=torch.contiguous_format) for name in names}
         save_file(parts, folder/"parts.safetensors")
         (folder/"asked.json").write_text(json.dumps({"names": names, "seed": seed}))
-        self.process = _start(folder)
-        self._finish = weakref.finalize(self, _end, self.process, folder)
+        self.worker = worker
+        self._finish = weakref.finalize(self, worker.leave, folder)
+        worker.take(folder)
+
+    @property
+    def process(self) -> subprocess.Popen:
+        "The other process."
+        return self.worker.process
 
     def _collect(self) -> None:
         "Read what is finished; tidy up after the last."
@@ -186,8 +224,7 @@ class Maps:
             if name not in self.coords and path.exists(): self.coords[name] = load_file(path)["coords"]
         if len(self.coords) == len(self.names): self.close()
         elif not running and self._finish.alive:
-            said = (self.folder/"errors.txt").read_text(errors="replace").strip().splitlines()
-            why = said[-1] if said else "killed"
+            why = self.worker.last_words()
             warn_once(f"embed.start_maps: the process that makes the maps ended early ({why}); what is missing stays as it was, or a PCA.")
             self.close()
 
@@ -211,7 +248,7 @@ class Maps:
         return replace(old, coords={**pca, **old.coords, **self.coords}, method=method)
 
     def close(self) -> None:
-        "End the process and remove its folder; what was read stays."
+        "Stop, and remove the folder; what was read stays."
         self._finish()
 
 # %% ../nbs/22_embed.ipynb #f805d182
@@ -220,6 +257,7 @@ def start_maps(
     names: Iterable[str] | None = None,        # maps to make, in this order; default: all
     folder: str | Path | None = None,          # where the temporary folder is made; default: the system's place
     seed: int = 0,
+    after: Maps | None = None,                 # maps in the making, whose process is to make these next: it compiles only once
 ) -> Maps:
     "Begin UMAP maps of `atlas` in another process."
     where, names = "embed.start_maps", list(atlas.names if names is None else names)
@@ -231,7 +269,11 @@ def start_maps(
     except OSError as e:
         room = folder or tempfile.gettempdir()
         raise DataError(where, f"room and permission to write in {room}", str(e), "Choose another folder.") from e
-    try: return Maps(atlas, names, room, seed)
+    worker = after.worker if after and after.worker.folders else None
+    try:
+        worker = worker or _Worker()
+        return Maps(atlas, names, room, seed, worker)
     except BaseException:
+        if worker: worker.leave(room)
         shutil.rmtree(room, ignore_errors=True)
         raise

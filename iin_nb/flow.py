@@ -151,9 +151,11 @@ class Shuffle(nn.Module):
         self.register_buffer("order", order)
         self.register_buffer("back", order.argsort())
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]: return x[:, self.order], x.new_zeros(len(x))
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return x.index_select(1, self.order), x.new_zeros(len(x))
 
-    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]: return y[:, self.back], y.new_zeros(len(y))
+    def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return y.index_select(1, self.back), y.new_zeros(len(y))
 
     def extra_repr(self) -> str: return f"dim={len(self.order)}"
 

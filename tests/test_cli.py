@@ -44,7 +44,7 @@ def small(monkeypatch):
     monkeypatch.setattr(scores, "judged_swaps", functools.partial(scores.judged_swaps, n=40))
     monkeypatch.setattr(report, "answers", lambda expl, f, k, n, **kw: response.answers(expl, f, k, 30, **kw))
     monkeypatch.setattr(zoo, "judge", lambda: lambda x: x.flatten(1)[:, 500:510])
-    monkeypatch.setattr(embed, "start_maps", lambda atlas, names, seed: Made(atlas))
+    monkeypatch.setattr(embed, "start_maps", lambda atlas, names, seed, after: Made(atlas))
     monkeypatch.setattr(report, "SHIPPED", ())
     for kind in cli.KINDS: monkeypatch.setitem(zoo.RECIPES, kind, replace(zoo.RECIPES[kind], n_steps=2, eval_every=1))
 
@@ -189,6 +189,6 @@ def test_idle_threads_sleep(hollow, tmp_path, monkeypatch):
 
 def test_only_missing_maps_are_made(hollow, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(embed, "start_maps", lambda atlas, names, seed: (asked.append((names, seed)), Made(atlas))[1])
+    monkeypatch.setattr(embed, "start_maps", lambda atlas, names, seed, after: (asked.append((names, seed)), Made(atlas))[1])
     assert cli.main(["demo", "--seed", "5", "--out", str(tmp_path)]) == 0
     assert asked == [(["z", "digit_1d", "color_1d"], 5)] * 2

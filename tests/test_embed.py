@@ -195,6 +195,28 @@ def test_nothing_to_make_is_ready_at_once(toy):
     assert making.ready() and making.result(60).method == now.method and not making.folder.exists()
 
 
+def test_one_process_makes_the_maps_of_two(toy, tmp_path):
+    "It lives as long as one of them is open, and takes another process' place only when that is gone."
+    flat = Atlas(torch.ones(6, 3), torch.ones(6, 3), Layout(("residual", "shape"), (1, 2)))   # for which no UMAP is compiled
+    first = start_maps(flat, ["z"], tmp_path)
+    second = start_maps(flat, ["shape", "shape_1d"], tmp_path, after=first)
+    assert second.process is first.process and len(list(tmp_path.iterdir())) == 2
+    assert first.result(60).method["z"] == "UMAP" and not first.folder.exists() and first.process.poll() is None
+    assert second.result(60).method == dict.fromkeys(["shape", "shape_1d"], "UMAP") and gone(second.process.pid)
+    third = start_maps(flat, ["z"], tmp_path, after=second)
+    assert third.process is not second.process and third.result(60).method["z"] == "UMAP" and not list(tmp_path.iterdir())
+
+
+def test_closed_maps_do_not_stop_those_behind_them(toy, tmp_path):
+    expl, u, _ = toy
+    flat = Atlas(torch.ones(6, 3), torch.ones(6, 3), Layout(("residual", "shape"), (1, 2)))
+    first = start_maps(atlas(expl, u, umap=False), ["z"], tmp_path)
+    second = start_maps(flat, ["z"], tmp_path, after=first)
+    first.close()
+    assert not first.folder.exists() and first.result().method["z"] == "PCA"
+    assert second.result(240).method["z"] == "UMAP" and not list(tmp_path.iterdir())
+
+
 def test_coordinates_that_are_there_stay_until_the_new_ones_come(toy):
     expl, u, _ = toy
     stored = Atlas(expl.host.encode(u), expl.encode(u).z_tilde, expl.layout, {"z": noise(200, 2)}, {"z": "UMAP"})
@@ -287,7 +309,7 @@ def test_what_the_other_process_writes_is_safetensors(tmp_path):
     save_file({"z": torch.ones(6, 3)}, tmp_path / "parts.safetensors")
     (tmp_path / "asked.json").write_text(json.dumps({"names": ["z"], "seed": 0}))
     read, write = os.pipe()
-    code = "import sys; from iin_nb.embed import _work; _work(sys.argv[1])"
+    code = "import sys; from pathlib import Path; from iin_nb.embed import _make; _make(Path(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], stdin=read, capture_output=True)
     os.close(read), os.close(write)
     assert done.returncode == 0, done.stderr
