@@ -53,7 +53,7 @@ def _number(x: float | None) -> str:
     "Three digits after the point, fewer for large numbers; an en dash where there is no number."
     if x is None or not math.isfinite(x): return "–"
     if x == 0: return "0"
-    return (f"{x:.3f}" if abs(x) < 9.9995 else figures.number(x)).replace("-", "−")
+    return (f"{round(x, 3) + 0:.3f}" if abs(x) < 9.9995 else figures.number(x)).replace("-", "−")
 
 
 def _judged(found: dict) -> bool:
