@@ -110,7 +110,8 @@ def test_a_lost_concept_reads_well():
 
 
 @pytest.mark.parametrize("x, said", [
-    (None, "–"), (math.nan, "–"), (math.inf, "–"), (0.0, "0"), (0.98765, "0.988"), (-0.05, "−0.050"), (-0.0002, "0.000"), (28.66, "28.7"), (12345.6, "12,346")])
+    (None, "–"), (math.nan, "–"), (math.inf, "–"), (0.0, "0"), (0.98765, "0.988"), (-0.05, "−0.050"), (-0.0002, "0.000"),
+    (28.66, "28.7"), (12345.6, "12,346")])
 def test_numbers(x, said): assert report._number(x) == said
 
 
