@@ -90,7 +90,7 @@ def dims(kind: str) -> dict:
 
 
 def times() -> dict:
-    "The demo in a new process with an empty numba cache, and the cost of importing iin_nb beyond torch."
+    "The demo in a new process with an empty numba cache."
     found = {}
     for name, flags in {"demo": [], "demo --quick": ["--quick"]}.items():
         with tempfile.TemporaryDirectory() as folder:
@@ -98,17 +98,16 @@ def times() -> dict:
             start = time.perf_counter()
             subprocess.run([sys.executable, *command], check=True, env=env, stdout=subprocess.DEVNULL)
             found[name] = time.perf_counter() - start
-    for name in ("torch", "torch, iin_nb"):
-        runs = []
-        for _ in range(5):
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", f"import {name}"], check=True)
-            runs.append(time.perf_counter() - start)
-        found[f"import {name}"] = min(runs)
     return found
 
 
-PARTS = {"hosts": hosts, "times": times}
+def imports() -> dict:
+    "The cost of importing iin_nb beyond torch, in one process after the other: the machine's speed changes by the minute."
+    code = "import time, torch; b = time.perf_counter(); import iin_nb; print(time.perf_counter() - b)"
+    return {"seconds": sorted(float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(9))}
+
+
+PARTS = {"hosts": hosts, "times": times, "imports": imports}
 for kind in KINDS: PARTS |= {f"{part.__name__} {kind}": partial(part, kind) for part in (explanations, published, dims)}
 
 
