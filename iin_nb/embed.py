@@ -269,7 +269,7 @@ def start_maps(
     except OSError as e:
         room = folder or tempfile.gettempdir()
         raise DataError(where, f"room and permission to write in {room}", str(e), "Choose another folder.") from e
-    worker = after.worker if after and after.worker.folders else None
+    worker = after.worker if after and after.process.poll() is None else None
     try:
         worker = worker or _Worker()
         return Maps(atlas, names, room, seed, worker)

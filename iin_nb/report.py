@@ -25,7 +25,6 @@ from .data import ImageSet
 from .explanation import Explanation, shipped
 from .factors import PUBLISHED_DIMS, Factors
 from .response import answers, class_logits
-from .scores import WALKS
 from .zoo import SHIPPED
 
 # %% ../nbs/50_report.ipynb #31d723c2
@@ -240,16 +239,16 @@ def _swap_table(found: dict) -> str:
 def _response_table(found: dict) -> str:
     head = ["factor resampled", "flip rate", "σ of the class index", "entropy, nats", "Sobol, first", "Sobol, total"]
     rows = [[k, *(r[c] for c in ("flip_rate", "sigma", "entropy", "sobol_first", "sobol_total"))] for k, r in found["response"].items()]
-    note = "Means over 200 held-out inputs. σ treats class labels as numbers. Sobol: shares of the variance of the class probabilities."
+    note = (f"Means over {found['n_inputs']} held-out inputs, {found['n_draws']} draws each. σ treats class labels as numbers. "
+            "Sobol: shares of the variance of the class probabilities.")
     return _rows(head, rows, note)
 
 
 def _size_table(found: dict) -> str:
     rows = [[k, str(d), found["block_scale"][k], found["walk"][k]["visited"], f"{found['walk'][k]['stayed']:.1%}"]
             for k, d in found["dims"].items()]
-    starts = WALKS["images" if _judged(found) else "logits"]
-    note = (f"E‖z̃‖² / d is 1 for N(0, I), less for a block that its concept does not fill. Walks: means over {starts} starts, "
-            "500 steps, a = 0.96.")
+    note = ("E‖z̃‖² / d is 1 for N(0, I), less for a block that its concept does not fill. "
+            f"Walks: means over {found['n_walks']} starts, 500 steps, a = 0.96.")
     return _rows(["factor", "dimensions", "E‖z̃‖² / d", "classes a walk visits", "steps in the first class"], rows, note)
 
 # %% ../nbs/50_report.ipynb #3df398e3

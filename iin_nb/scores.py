@@ -159,13 +159,12 @@ DRAWS, WALKS = {"logits": 250, "images": 10}, {"logits": 20, "images": 8}   # pe
 NO_PICTURES = {"judge": None, "color_error": None, "change": None}   # a swap's marks where the host puts out logits
 
 
-def _parts(expl: Explanation, images: ImageSet, judge: Callable, n_inputs: int, n_draws: int | None,
-           n_walks: int | None, seed: int) -> dict[tuple, Callable]:
+def _parts(expl: Explanation, images: ImageSet, judge: Callable, n_inputs: int, n_draws: int, n_walks: int,
+           seed: int) -> dict[tuple, Callable]:
     "What there is to measure: (key, or key and factor) -> a call that measures it."
     pictures, names, f = expl.host.outputs == "images", expl.layout.names, expl.encode(images.images)
     z, read = expl.to_z(f), judge if pictures else None
-    some, draws = f[torch.randperm(len(f), generator=generator(seed))[:n_inputs]], n_draws or DRAWS[expl.host.outputs]
-    starts = some[: n_walks or WALKS[expl.host.outputs]]
+    some = f[torch.randperm(len(f), generator=generator(seed))[:n_inputs]]
     parts = {
         ("accuracy",): lambda: _accuracy(expl, f, images, read),
         ("nll",): lambda: held_out_nll(expl, images, seed),
@@ -174,8 +173,8 @@ def _parts(expl: Explanation, images: ImageSet, judge: Callable, n_inputs: int, 
         ("chance",): lambda: chance(expl, z, images.table),
         ("swap",): lambda: judged_swaps(expl, images, judge, seed=seed) if pictures else {k: dict(NO_PICTURES) for k in names},
         ("sobol",): lambda: sobol(expl, f, read, seed=seed)}
-    parts |= {("response", k): lambda k=k: answers(expl, some, k, draws, read=read, seed=seed).mean() for k in names}
-    return parts | {("walk", k): lambda k=k: walk_scores(expl, starts, read=read, seed=seed, factors=(k,))[k] for k in names}
+    parts |= {("response", k): lambda k=k: answers(expl, some, k, n_draws, read=read, seed=seed).mean() for k in names}
+    return parts | {("walk", k): lambda k=k: walk_scores(expl, some[:n_walks], read=read, seed=seed, factors=(k,))[k] for k in names}
 
 
 def score(
@@ -190,6 +189,8 @@ def score(
     "Every number of the demo for one explanation of color digits; `seconds` is what measuring them took."
     from tqdm.auto import tqdm
     start, found = time.perf_counter(), {}
+    n_inputs, n_draws = min(n_inputs, len(images)), n_draws or DRAWS[expl.host.outputs]
+    n_walks = min(n_walks or WALKS[expl.host.outputs], n_inputs)
     parts = _parts(expl, images, judge, n_inputs, n_draws, n_walks, seed)
     with tqdm(total=len(parts), desc="scoring", leave=False) as bar:
         for (key, *factor), measure in parts.items():
@@ -201,5 +202,6 @@ def score(
     for k, r in found["response"].items(): r |= {"sobol_first": indices.first[k], "sobol_total": indices.total[k]}
     certificate = {k: getattr(expl.certificate, k) for k in ("relative_error", "std_error", "same_prediction", "holds")}
     sizes = {"dims": expl.layout.dims, "block_scale": {k: law.scale for k, law in expl.laws.items()}}
+    sizes |= {"n_inputs": n_inputs, "n_draws": n_draws, "n_walks": n_walks}
     times = {"training_seconds": expl.history.seconds, "seconds": time.perf_counter() - start}
     return {"accuracy": found.pop("accuracy"), "certificate": certificate, **sizes, **found, "reconstruction": plain, **times}
