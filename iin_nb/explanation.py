@@ -190,7 +190,7 @@ def explain(
     layout = _layout(dims, latents, checked, read, seed)
     flow, history = train_flow(latents, checked, read, layout, config, recipe, rho=rho, weight=weight)
     laws, certificate = _laws(flow, layout, latents, seed), certify(host, flow, images.held_out.images)
-    made = _record(images, latents, read, recipe, copies=copies, rho=rho, contrast=weight)
+    made = _record(images, latents, read, recipe, copies=copies, rho=rho, weight=weight)
     return Explanation(host, flow, layout, read, laws, certificate, history, made)
 
 # %% ../nbs/14_explanation.ipynb #0e59b84e

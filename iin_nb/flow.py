@@ -63,7 +63,7 @@ class AffineCoupling(nn.Module):
 
     |s| < 1 bounds the stretch of one coupling by e. `swap` exchanges the roles of the halves; odd dims are split ⌊d/2⌋ : ⌈d/2⌉."""
 
-    def __init__(self, dim: int, hidden: int = 192, depth: int = 1, swap: bool = False, context_dim: int = 0,
+    def __init__(self, dim: int, hidden: int = 128, depth: int = 1, swap: bool = False, context_dim: int = 0,
                  joint: bool = True, activation: str = "silu", zero: bool = True):
         super().__init__()
         self.dim, self.swap, self.context_dim = dim, swap, context_dim
@@ -182,7 +182,7 @@ class FlowConfig:
     "Everything that decides the shape of a flow; saved beside its weights."
     dim: int                       # D, dimensions of z
     n_blocks: int = 8              # blocks of [ActNorm, coupling, coupling swapped, shuffle]
-    hidden: int = 192              # width of the coupling networks
+    hidden: int = 128              # width of the coupling networks
     depth: int = 1                 # hidden-to-hidden layers in them
     joint: bool = True             # one network for log-scale and shift, or one for each
     activation: str = "silu"       # "silu" or "leaky_relu"

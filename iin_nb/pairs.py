@@ -57,7 +57,8 @@ class Concept:
     def shared(self, a: Tensor, b: Tensor) -> Tensor:
         "How much of the concept rows with values a and b share, in [0, 1], (B,) or as a and b broadcast; 0 where unlabelled."
         if not self.continuous: return ((a == b) & (a >= 0)).float()
-        return (1 - (a - b).square().sum(-1) / (2 * a.shape[-1])).clamp_min(0).nan_to_num(0)
+        squared = sum((u - v).square() for u, v in zip(a.unbind(-1), b.unbind(-1), strict=True))
+        return (1 - squared / (2 * a.shape[-1])).clamp_min(0).nan_to_num(0)
 
 
 def _columns(table: "pd.DataFrame", name: str, columns: str | list[str] | tuple[str, ...]) -> tuple[str, ...]:

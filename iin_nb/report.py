@@ -247,8 +247,9 @@ def _response_table(found: dict) -> str:
 def _size_table(found: dict) -> str:
     rows = [[k, str(d), found["block_scale"][k], found["walk"][k]["visited"], f"{found['walk'][k]['stayed']:.1%}"]
             for k, d in found["dims"].items()]
+    looked = "" if found["walk_every"] == 1 else f", one step in {found['walk_every']} looked at"
     note = ("E‖z̃‖² / d is 1 for N(0, I), less for a block that its concept does not fill. "
-            f"Walks: means over {found['n_walks']} starts, 500 steps, a = 0.96.")
+            f"Walks: means over {found['n_walks']} starts, 500 steps, a = 0.96{looked}.")
     return _rows(["factor", "dimensions", "E‖z̃‖² / d", "classes a walk visits", "steps in the first class"], rows, note)
 
 # %% ../nbs/50_report.ipynb #3df398e3

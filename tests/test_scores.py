@@ -157,6 +157,14 @@ def test_walks_visit_what_the_factor_decides():
     assert one == {"shape": found["shape"]}, "the same for one factor alone"
 
 
+def test_a_walk_looked_at_now_and_then():
+    expl = explain_toy(recipes(200)[0], by_shape)
+    f, asked = expl.encode(recipes(200)[0][:2]), []
+    def read(y): asked.append(len(y)); return y
+    whole, fifth = (scores.walk_scores(expl, f, n_steps=100, read=read, factors=("shape",), every=e)["shape"] for e in (1, 5))
+    assert sum(asked) == 2 * (101 + 21) and fifth["visited"] <= whole["visited"]
+
+
 # ---- all of them
 
 @pytest.mark.parametrize("outputs", ["images", "logits"])
