@@ -78,13 +78,13 @@ def published(kind: str) -> dict:
 
 
 def dims(kind: str) -> dict:
-    "Our default sizes, the published ones and the two estimates of the original work: same T, same recipe, 80 s each."
+    "Our default sizes and the published ones, same T, same steps, for each seed; and the two estimates of the original work."
     parts = _latents(kind)
     learn, check, _, concepts = parts
     pair = pairs.Pairs(learn.table, concepts)
     sizes = {"ours": factors.estimate_dims(learn, check, concepts), "published": factors.PUBLISHED_DIMS[kind]}
-    recipe = replace(objective.RECIPE, n_steps=100_000, max_seconds=80)
-    found = {name: _trained(parts, d, None, recipe) for name, d in sizes.items()}
+    recipe = objective.RECIPE
+    found = {name: {seed: _trained(parts, d, None, replace(recipe, seed=seed)) for seed in SEEDS} for name, d in sizes.items()}
     rules = {"released code": factors.dims_released, "paper's Eq. 11": factors.dims_paper}
     return found | {"formula": {name: rule(learn.mean, pair) for name, rule in rules.items()}}
 
