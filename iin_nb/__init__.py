@@ -1,6 +1,10 @@
 """Look through a frozen PyTorch model: an invertible translation of its hidden representation into named factors"""
 
+import os as _os
 from importlib import import_module as _import
+
+# Before PyTorch is loaded: its idle threads spin only for a moment (51_cli.ipynb has the numbers). Who sets either variable is obeyed.
+if "OMP_WAIT_POLICY" not in _os.environ: _os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _modules = ("core", "fit", "data", "hosts", "zoo", "latents", "flow", "pairs", "factors", "objective", "explanation",
             "edit", "response", "embed", "scores", "figures", "explorers", "report", "cli")

@@ -7,7 +7,6 @@ __all__ = ['KINDS', 'CONCEPTS', 'MAPS', 'check_folder', 'Steps', 'demo', 'main']
 
 # %% ../nbs/51_cli.ipynb #77372b28
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -82,7 +81,8 @@ def demo(out: str = "iin-report", from_scratch: bool = False, quick: bool = Fals
         steps.say(f"{kind}: {expl.certificate}")
         steps.say(f"{kind}: scoring on {len(held_out):,} held-out digits …")
         measured = scores.score(expl, held_out, judge, seed=seed)
-        found[kind] = expl, measured | {"scoring_seconds": measured["seconds"], "seconds": steps.seconds - begun}, making
+        measured |= {"trained_here": not quick, "scoring_seconds": measured["seconds"], "seconds": steps.seconds - begun}
+        found[kind] = expl, measured, making
     steps.say("drawing the maps and writing the report …")
     found = {kind: (expl, s, making.result(timeout=60)) for kind, (expl, s, making) in found.items()}
     made = report.write(folder, held_out, judge, found, seed=seed, seconds=steps.seconds)
@@ -131,7 +131,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     "Run the demo; what it refuses goes to standard error as one line."
-    if "OMP_WAIT_POLICY" not in os.environ: os.environ.setdefault("GOMP_SPINCOUNT", "1000")   # before PyTorch: idle threads soon sleep
     try: demo(args.out, args.from_scratch, args.quick, args.seed)
     except KeyboardInterrupt:
         print("\niin-nb: interrupted; nothing was written", file=sys.stderr)

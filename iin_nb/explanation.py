@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from . import zoo
-from .core import DataError, HostError, asset, check_finite, generator
+from .core import DataError, HostError, asset, check_finite, generator, warn_once
 from .data import ImageSet
 from .factors import BlockLaw, Factors, Layout, dims_paper, dims_released, estimate_dims
 from .fit import History, Recipe
@@ -106,7 +106,7 @@ class Explanation:
 
     def encode(self, x: Tensor) -> Factors:
         "Inputs (B, …) as `Factors`; no noise is added."
-        return self.from_z(_handed_to(self.flow, _in_parts(self.host.encode, x)))
+        return self.from_z(check_finite(_handed_to(self.flow, _in_parts(self.host.encode, x)), "explanation.encode", "z"))
 
     def from_z(self, z: Tensor) -> Factors:
         "Latents (B, D) as `Factors`."
@@ -125,7 +125,9 @@ class Explanation:
 
     def __repr__(self) -> str:
         dims = ", ".join(f"{n} {d}" for n, d in self.layout.dims.items())
-        return f"Explanation of {self.host.name}: z ({self.layout.total}) → {dims}\n  {self.flow!r}\n  {self.certificate}"
+        trained = f"\n  held out while training: {self.history.best:.1f} nats a pair at step {self.history.best_step}, lower is better"
+        shape = f"Explanation of {self.host.name}: z ({self.layout.total}) → {dims}\n  {self.flow!r}"
+        return f"{shape}{trained if self.history.rows else ''}\n  {self.certificate}"
 
     def save(self, path: str | Path) -> None:
         "Write the folder `path` (explanation.json and tensors.safetensors), whole or not at all."
@@ -168,6 +170,16 @@ def _record(images: ImageSet, latents: Latents, concepts: tuple[Concept, ...], r
     return {"images": images.name, **made, "dims_by_rule": sizes, **asdict(recipe), "betas": list(recipe.betas)}
 
 # %% ../nbs/14_explanation.ipynb #a1033e04
+def _warn_overfit(history: History) -> None:
+    "Say so where T was best on pictures put aside before a quarter of its training was over: the rest only learned the others by heart."
+    last = history.rows[-1] if history.rows else None
+    if history.stopped != "finished" or len(history.rows) < 4 or history.best_step > last["step"] / 4: return
+    found = f"T was best on pictures put aside at step {history.best_step} of {last['step']}"
+    nats = f"{history.best:.1f} nats a pair, {last['held_out']:.1f} at the end"
+    warn_once(f"explanation.explain: {found} ({nats}) and is kept from there. Collect more pictures, or train shorter and look more often: "
+              f"recipe=replace(objective.RECIPE, n_steps={history.best_step}, eval_every=5).")
+
+
 def explain(
     host: Host,                              # the frozen model
     images: ImageSet,                        # its inputs, with a table of concepts
@@ -189,6 +201,7 @@ def explain(
     checked = encode_all(host, check, min(copies, 4), seed=seed + 1)
     layout = _layout(dims, latents, checked, read, seed)
     flow, history = train_flow(latents, checked, read, layout, config, recipe, rho=rho, weight=weight)
+    _warn_overfit(history)
     laws, certificate = _laws(flow, layout, latents, seed), certify(host, flow, images.held_out.images)
     made = _record(images, latents, read, recipe, copies=copies, rho=rho, weight=weight)
     return Explanation(host, flow, layout, read, laws, certificate, history, made)
@@ -377,5 +390,8 @@ def _damaged(path: Path, e: Exception) -> DataError:
 
 def shipped(name: str) -> Explanation:
     "The explanation of the shipped host `name` ('digits-classifier' or 'digits-autoencoder') that comes with the package."
+    if name not in zoo.SHIPPED:
+        do = "Check the name; load(path, host) reads your own."
+        raise DataError("explanation.shipped", f"one of {', '.join(zoo.SHIPPED)}", repr(name), do)
     asset(f"{name}.iin/tensors.safetensors")
     return load(asset(f"{name}.iin/explanation.json").parent)

@@ -38,12 +38,17 @@ def _known(found: dict, concept: str, block: str = "z") -> float:
     return max(found[kind][concept][block] for kind in ("probe", "probe_mlp") if kind in found)
 
 
+def _kept(found: dict, concept: str) -> float:
+    "What is read of a concept from z or from its own block, which is a function of z."
+    return max(_known(found, concept, block) for block in ("z", concept) if block in found["probe"][concept])
+
+
 def finding(kind: str, found: dict) -> str:
-    "The headline, from the best probe of z on held-out data: what the host keeps of each concept, against chance."
+    "The headline: what the host keeps of each concept, from the best probe of z or of the concept's own block, against chance."
     words: dict[str, list[str]] = {}
     for concept in found["probe"]:
         chance = max(found["chance"][concept], 0)
-        words.setdefault(_strength((_known(found, concept) - chance) / (1 - chance)), []).append(f"the {concept}")
+        words.setdefault(_strength((_kept(found, concept) - chance) / (1 - chance)), []).append(f"the {concept}")
     who = [f"the digit {kind}", *["it"] * len(words)]
     return " ".join(f"What {w} {verb}: {' and '.join(named)}." for w, (verb, named) in zip(who, words.items(), strict=False))
 
@@ -66,7 +71,7 @@ def _lines(kind: str, s: dict) -> list[tuple[str, str]]:
     rows = [(kind, f"{s['seconds']:.0f} s"),
             ("  held-out accuracy" + (" (judge, on reconstructions)" if judged else ""), _number(s["accuracy"])),
             ("  round trip, of max |z| / of a std", f"{c['relative_error']:.1e} / {c['std_error']:.1e}"),
-            ("  held-out pair likelihood", f"{s['nll']:.1f} nats per pair"),
+            ("  held-out pairs, lower is better", f"{s['nll']:.1f} nats per pair"),
             ("  dimensions", ", ".join(f"{k} {v}" for k, v in s["dims"].items()))]
     rows += [(f"  {c} from {' / '.join(b)}", " / ".join(_number(v) for v in b.values())) for c, b in s["probe"].items()]
     for k, r in s["response"].items():
@@ -86,9 +91,10 @@ def table(found: dict) -> str:
 def _pick(images: ImageSet, n: int, seed: int, one_of_each: bool = False) -> Tensor:
     "Row numbers of `n` held-out pictures, drawn by `seed` (never by look); one of each class if asked. Dim colors are passed over."
     order = torch.randperm(len(images), generator=generator(seed))
-    bright = images.table[["r", "g", "b"]].max(axis=1).to_numpy() > 0.5
+    colored = {"r", "g", "b"} <= set(images.table)
+    bright = images.table[["r", "g", "b"]].max(axis=1).to_numpy() > 0.5 if colored else [True] * len(images)
     order = [int(i) for i in order if bright[i]]
-    if not one_of_each: return torch.tensor(order[:n])
+    if not one_of_each or "class" not in images.table: return torch.tensor(order[:n])
     classes = images.table["class"].to_numpy()
     return torch.tensor([next(i for i in order if classes[i] == c) for c in range(n)])
 
@@ -110,7 +116,8 @@ def analogy_figure(expl: Explanation, images: ImageSet, seed: int = 0) -> go.Fig
     swapped = {k: expl.decode(edit.grid(target, source, k)).reshape(shape).numpy() for k in expl.layout.names[1:] + expl.layout.names[:1]}
     widest = max(d for k, d in expl.layout.dims.items() if k != "residual")
     control = expl.decode(_random_block(target, source, widest, seed)).reshape(shape).numpy()
-    below = f"{expl.host.name}; targets and sources drawn at random from {len(images):,} held-out pictures"
+    below = (f"{expl.host.name}; drawn at random from {len(images):,} held-out pictures, no dim colors, sources one of each class; "
+             f"control: {widest} random dimensions of z̃")
     return figures.analogies(x.numpy(), y.numpy(), swapped, expl.decode(target).numpy(), control, below=below)
 
 # %% ../nbs/50_report.ipynb #04cca51b
@@ -240,7 +247,8 @@ def _response_table(found: dict) -> str:
     head = ["factor resampled", "flip rate", "σ of the class index", "entropy, nats", "Sobol, first", "Sobol, total"]
     rows = [[k, *(r[c] for c in ("flip_rate", "sigma", "entropy", "sobol_first", "sobol_total"))] for k, r in found["response"].items()]
     note = (f"Means over {found['n_inputs']} held-out inputs, {found['n_draws']} draws each. σ treats class labels as numbers. "
-            "Sobol: shares of the variance of the class probabilities.")
+            "Sobol: shares of the variance of the class probabilities."
+            + (" So few draws make the entropy look smaller than it is." if found["n_draws"] < 50 else ""))
     return _rows(head, rows, note)
 
 
@@ -259,17 +267,17 @@ READ = {
         "as z; every other block should sit on the dashed chance line, and what lies beyond it leaks. Where z itself is at chance, these "
         "probes find nothing of the concept there: the host has let go of it, but for what a block may still show.",
     "analogies":
-        "along each row the target keeps everything but the named factor, which comes from the source above. The last panel exchanges as "
-        "many random dimensions of z̃: what an edit without meaning looks like.",
+        "along each row the target keeps everything but the named factor, which comes from the source above. The last panel exchanges "
+        "random dimensions of z̃, as many as the widest concept has: were the named panels no better, the names would mean nothing.",
     "strips":
-        "the straight line in z leaves the data half-way and shows two pictures through each other; the line in z̃ should stay on pictures. "
+        "a straight line in z may leave the data half-way and show two pictures through each other; the line in z̃ should stay on pictures. "
         "Below, one factor moves alone and the rest is held.",
     "samples":
         "blocks drawn from their own law should look like data. N(0, I) is what training pulls towards, not what the block of a class "
         "concept looks like: where the third row breaks, that is why the first two exist.",
     "response":
-        "tall bars away from the marked answer mean that this factor changes the host’s mind. The axis is logarithmic: one answer in a "
-        "thousand is seen.",
+        "tall bars away from the marked answer mean that this factor changes the answer (the host’s, or the judge’s of what it paints). "
+        "The axis is logarithmic: one answer in a thousand is seen.",
     "walk":
         "crosses are the steps of an Ornstein–Uhlenbeck walk in one factor, mapped back through T⁻¹ and placed among their nearest "
         "neighbors, in the color of the class that is predicted there. Distances on such a map mean little, neighborhoods much.",
@@ -280,9 +288,9 @@ READ = {
         "the sizes of the blocks by four rules. The released code’s formula is nearly flat: with two factors, one can only get 15.5 % to "
         "42.2 % of the dimensions, whatever the host.",
     "training":
-        "likelihood of pairs while T trains, lower is better. The training line also carries the contrastive term (would a member find its "
-        "partner?), so it begins above. The kept weights are those with the lowest loss on pictures that T did not learn from; a held-out "
-        "curve that rises again would be overfitting.",
+        "negative log-likelihood of pairs while T trains, lower is better. The training line also carries the contrastive term (would a "
+        "member find its partner?), so it begins above. The kept weights are those with the lowest loss on pictures that T did not learn "
+        "from; a held-out curve that rises again would be overfitting.",
 }
 UNITS = {True: "R²", False: "accuracy"}   # of a probe, by whether the concept is continuous
 
@@ -359,7 +367,8 @@ TERMS = {
          "into a residual and factors with names: pairs of pictures that share the digit, or nearly the color, share that block of z̃ with "
          "correlation 0.975.",
     "Data": "10,000 MNIST digits times random colors, the ground being the stroke’s negative. Everything above was measured on 1,500 "
-            "digits that neither host nor T has seen, in colors that no training picture has.",
+            "digits that neither host nor T has seen, in colors that no training picture has; only the training curve’s held-out line is "
+            "of training digits that were put aside.",
     "Judge": "A network of another design, trained on MNIST’s test images: neither a host nor T, and "
              "none of its pictures is among those above.",
     "Response": "One block is drawn anew from its own law, that is from encodings of random training pictures, and the rest is held.",
@@ -371,7 +380,8 @@ def _how(found: dict, seed: int, seconds: float) -> str:
     trained = "; ".join(f"{kind}, {h.rows[-1]['step']} steps in {h.seconds:.0f} s, the weights of step {h.best_step} kept"
                         for kind, h in ((k, expl.history) for k, (expl, _, _) in found.items()) if h.rows)
     versions = f"iin_nb {version('iin_nb')}, PyTorch {torch.__version__}, Python {platform.python_version()}"
-    run = f"Seed {seed}, {seconds:.0f} s in all, {versions}. T: {trained}. Every number is in scores.json beside this file."
+    own = "trained in this run" if all(s.get("trained_here", True) for _, s, _ in found.values()) else "as shipped, trained earlier"
+    run = f"Seed {seed}, {seconds:.0f} s in all, {versions}. T {own}: {trained}. Every number is in scores.json beside this file."
     listed = "".join(f"<div><dt>{k}</dt><dd>{html.escape(v)}</dd></div>" for k, v in {**TERMS, "This run": run}.items())
     return (f'<h2 id="how">How it was made</h2><dl>{listed}</dl><p>After <i>A Disentangling Invertible Interpretation Network for '
             "Explaining Latent Representations</i> (Esser, Rombach, Ommer, CVPR 2020). The digits: MNIST (LeCun, Cortes, Burges), "

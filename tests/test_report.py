@@ -79,6 +79,13 @@ def test_the_headline_follows_the_probes(digit, color, mlp, said):
     assert report.finding("classifier", numbers(digit, color, mlp)) == said
 
 
+def test_what_only_the_concepts_block_shows_counts():
+    "The block is a function of z: z knows no less."
+    found = numbers(0.99, -0.08, None)
+    found["probe"]["color"]["color"] = 0.2
+    assert report.finding("classifier", found).endswith("What it barely keeps: the color.")
+
+
 def test_the_page_says_what_was_found(page, written):
     text = " ".join(page.text)
     assert "What the digit classifier keeps: the digit and the color." in text

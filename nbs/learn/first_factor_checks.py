@@ -26,6 +26,8 @@ def check_partner(partner) -> None:
     if set(found) != {2, 5, 7}:
         do = "Draw at random, with torch.randint(len(rows), (1,), generator=g)."
         return _said(False, f"Of the partners 2, 5 and 7 only {sorted(set(found))} ever came. {do}")
+    first, again = ([int(partner(labels, 0, torch.Generator().manual_seed(1))) for _ in range(20)] for _ in "ab")
+    if first != again: return _said(False, "Other partners for the same generator: draw with it, torch.randint(…, generator=g).")
     return _said(True, "A random partner that shares the digit, and nothing else on purpose.")
 
 
@@ -39,8 +41,11 @@ def check_nll(block_nll) -> None:
     true = objective.pair_nll(a, zero, b, zero, shared, (3,), rho) - objective.gaussian_nll(a, zero)
     if (shape := tuple(mine.shape)) != (5,):
         return _said(False, f"Expected one number per row, shape (5,), got {shape}. Sum over the dimensions with .sum(1).")
-    gap = (mine - true).mean().item()
-    slips = {-1.5 * math.log(2 * math.pi): "½ log 2π is missing in each of the d dimensions.",
+    gap, both = (mine - true).mean().item(), -1.5 * math.log(2 * math.pi * (1 - rho**2))
+    if torch.allclose(3 * mine, true, atol=1e-3): return _said(False, "This is the mean over the d dimensions; nats add up: .sum(1).")
+    if torch.allclose(-mine, true, atol=1e-3): return _said(False, "This is the log-likelihood; its negative is wanted.")
+    slips = {both: "Both constants are missing, ½ log 2π and ½ log(1 − ρ²): they decide whether ρ near 1 pays.",
+             -1.5 * math.log(2 * math.pi): "½ log 2π is missing in each of the d dimensions.",
              -1.5 * math.log(1 - rho**2): "½ log(1 − ρ²) is missing in each of the d dimensions: without it, ρ near 1 looks free."}
     for size, text in slips.items():
         if abs(gap - size) < 1e-3: return _said(False, text)
@@ -54,6 +59,8 @@ def check_recolor(recolor, expl, images) -> None:
     f, want = expl.encode(images.images[:64]), torch.tensor(images.table[["r", "g", "b"]].to_numpy()[3], dtype=torch.float32)
     y = recolor(expl, f, 3)
     if _unwritten(y): return
+    if not isinstance(y, torch.Tensor):
+        return _said(False, f"Expected pictures, got {type(y).__name__}. Decode the factors: expl.decode(…).")
     if (shape := tuple(y.shape)) != (64, 3, 32, 32):
         return _said(False, f"Expected pictures (64, 3, 32, 32), got {shape}. Decode the factors: expl.decode(…).")
     off = (scores.read_color(y) - want).abs().mean().item()
