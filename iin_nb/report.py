@@ -321,8 +321,8 @@ def _concept_line(found: dict, concept: str, unit: str) -> str:
     "What became of one concept, in a sentence."
     z, chance, own = (_number(x) for x in (_known(found, concept), found["chance"][concept], found["probe"][concept][concept]))
     if _strength(_known(found, concept) - found["chance"][concept]) == "loses":
-        return (f"<b>{concept}</b>: no probe reads it from z ({unit} {z}; chance is {chance}), so there is little for its block to hold "
-                f"({unit} {own}).")
+        return (f"<b>{concept}</b>: no probe reads it from z ({unit} {z}; chance is {chance}); in its block T has gathered what little "
+                f"there is ({unit} {own}).")
     other = _number(max(v for k, v in found["probe"][concept].items() if k not in (concept, "z")))
     d = found["dims"][concept]
     size = f"{d} dimension" + ("s" if d > 1 else "")
