@@ -88,9 +88,10 @@ def _baselines(t: Table, kind: str, store: dict) -> None:
     if found := store.get(f"dims {kind}"):
         runs = [found["found"][name] for name in ("ours", "published")]   # a run a seed
         sizes = " / published ".join(str(list(next(iter(r.values()))["dims"].values())) for r in runs)
+        steps = " / ".join(f"{_over(r, 'steps')[0]:.0f}" for r in runs)
         took = " / ".join(f"{_over(r, 'seconds')[0]:.0f}" for r in runs)
         (ours, low), (theirs, high) = (_over(r, "nll", worst=w) for r, w in zip(runs, (max, min), strict=True))
-        t.row(f"{kind}: held-out pairs (nats, lower is better) at our dims {sizes}, 750 steps each, {took} s",
+        t.row(f"{kind}: held-out pairs (nats, lower is better) at our dims {sizes}, {steps} steps in {took} s",
               f"{ours:.1f} / {theirs:.1f} nats a pair (our worst {low:.1f}, their best {high:.1f})", "better by ≥ 10", ours <= theirs - 10)
         rows, worse = [], False
         for c in ("digit", "color"):   # same seeds, same splits: pairs
@@ -98,8 +99,8 @@ def _baselines(t: Table, kind: str, store: dict) -> None:
             gap, error = (us - them).mean(), (us - them).std(ddof=1) / us.size**0.5
             worse |= bool(gap < 0)
             rows.append(f"{c} {us.mean():.4f} / {them.mean():.4f} ({gap:+.4f} ± {error:.4f})")
-        t.row(f"{kind}: own-block probes at our dims / published, mean of {us.size} splits (difference ± its standard error)",
-              ", ".join(rows), "no worse", not worse)
+        how = f"mean of {us.size} seeds × splits (difference ± std/√{us.size}; splits overlap)"
+        t.row(f"{kind}: own-block probes at our dims / published, {how}", ", ".join(rows), "no worse", not worse)
         rules = "; ".join(", ".join(f"{k} {d}" for k, d in v.items()) for v in found["found"]["formula"].values())
         t.row(f"{kind}: sizes by the released code's formula; by the paper's Eq. 11 as re-implemented", rules, "", None)
 
@@ -125,7 +126,7 @@ def write_table(store: dict, path: Path) -> int:
     if found := store.get("imports"):
         s = found["found"]["seconds"]
         extra = s[len(s) // 2]
-        t.row("`import iin_nb` beyond `import torch`, median of 9", f"{extra:.2f} s", "≤ 0.3 s", extra <= 0.3)
+        t.row(f"`import iin_nb` beyond `import torch`, median of {len(s)}", f"{extra:.2f} s", "≤ 0.3 s", extra <= 0.3)
     minutes = ", ".join(f"{k} {v['minutes']:.0f}" for k, v in store.items())
     versions = next(iter(store.values()), {}).get("versions", {})
     head = ("# Results\n\nMeasured by `make results` on two CPU cores: mean of three seeds, the worst beside it; definitions in "

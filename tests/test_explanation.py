@@ -1,5 +1,6 @@
 """The front door: what it makes is certified and repeatable, bad input is named before training, the disk holds it whole or not at all."""
 import json
+import math
 import os
 import pickle
 import shutil
@@ -16,7 +17,7 @@ from iin_nb import core, data, explanation, hosts, objective, zoo
 from iin_nb.core import DataError, HostError, IINError, ShapeError
 from iin_nb.explanation import FILES, Certificate, Explanation, certify, explain, load, save
 from iin_nb.factors import BlockLaw, Layout
-from iin_nb.fit import Recipe, TrainingStopped
+from iin_nb.fit import History, Recipe, TrainingStopped
 from iin_nb.flow import Flow, FlowConfig
 
 BRIEF = Recipe(n_steps=6, lr=3e-3, eval_every=3)
@@ -629,3 +630,24 @@ def test_copies_of_a_folder_are_as_good(folder, host, tmp_path):
 def test_unknown_shipped_names_are_refused():
     for name in ("digits", "../digits-classifier"):
         with pytest.raises(DataError): explanation.shipped(name)
+
+
+@pytest.mark.parametrize("stopped, best, warns", [("finished", 20, True), ("finished", 80, False), ("interrupted", 20, False)])
+def test_overfitting_is_said(stopped, best, warns):
+    rows = [{"step": k, "held_out": abs(k - best) / 10} for k in (20, 40, 60, 80, 100)]
+    core._warned.clear()
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        explanation._warn_overfit(History(rows, stopped, best))
+    assert [("best on pictures put aside at step 20 of 100" in str(w.message)) for w in heard] == [True] * warns
+
+
+def test_encode_refuses_what_is_not_finite(host):
+    made = explain(host, small(), SPEC, **KW)
+    x = small().images[:3].clone()
+    x[1] = math.nan
+    with pytest.raises(DataError, match=r"explanation.encode: expected finite z, .* row 1"): made.encode(x)
+
+
+def test_a_wrong_shipped_name_lists_the_right_ones():
+    with pytest.raises(DataError, match="one of digits-classifier, digits-autoencoder, got 'digits'"): explanation.shipped("digits")
