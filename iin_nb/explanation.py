@@ -125,9 +125,10 @@ class Explanation:
 
     def __repr__(self) -> str:
         dims = ", ".join(f"{n} {d}" for n, d in self.layout.dims.items())
-        trained = f"\n  held out while training: {self.history.best:.1f} nats a pair at step {self.history.best_step}, lower is better"
+        h = self.history
+        trained = f"\n  held out while training: {h.best:.1f} {h.unit} at step {h.best_step}, lower is better"
         shape = f"Explanation of {self.host.name}: z ({self.layout.total}) → {dims}\n  {self.flow!r}"
-        return f"{shape}{trained if self.history.rows else ''}\n  {self.certificate}"
+        return f"{shape}{trained if h.rows else ''}\n  {self.certificate}"
 
     def save(self, path: str | Path) -> None:
         "Write the folder `path` (explanation.json and tensors.safetensors), whole or not at all."
@@ -172,8 +173,8 @@ def _record(images: ImageSet, latents: Latents, concepts: tuple[Concept, ...], r
 # %% ../nbs/14_explanation.ipynb #a1033e04
 def _warn_overfit(history: History) -> None:
     "Say so where T was best on pictures put aside before a quarter of its training was over: the rest only learned the others by heart."
-    last = history.rows[-1] if history.rows else None
-    if history.stopped != "finished" or len(history.rows) < 4 or history.best_step > last["step"] / 4: return
+    if history.stopped != "finished" or len(history.rows) < 4 or history.best_step > history.rows[-1]["step"] / 4: return
+    last = history.rows[-1]
     found = f"T was best on pictures put aside at step {history.best_step} of {last['step']}"
     nats = f"{history.best:.1f} nats a pair, {last['held_out']:.1f} at the end"
     warn_once(f"explanation.explain: {found} ({nats}) and is kept from there. Collect more pictures, or train shorter and look more often: "

@@ -116,8 +116,9 @@ def analogy_figure(expl: Explanation, images: ImageSet, seed: int = 0) -> go.Fig
     swapped = {k: expl.decode(edit.grid(target, source, k)).reshape(shape).numpy() for k in expl.layout.names[1:] + expl.layout.names[:1]}
     widest = max(d for k, d in expl.layout.dims.items() if k != "residual")
     control = expl.decode(_random_block(target, source, widest, seed)).reshape(shape).numpy()
-    below = (f"{expl.host.name}; drawn at random from {len(images):,} held-out pictures, no dim colors, sources one of each class; "
-             f"control: {widest} random dimensions of z̃")
+    rules = {"no dim colors": "r" in images.table, "sources one of each class": "class" in images.table}
+    drawn = ", ".join([f"drawn at random from {len(images):,} held-out pictures", *(rule for rule, holds in rules.items() if holds)])
+    below = f"{expl.host.name}; {drawn}; control: {widest} random dimensions of z̃"
     return figures.analogies(x.numpy(), y.numpy(), swapped, expl.decode(target).numpy(), control, below=below)
 
 # %% ../nbs/50_report.ipynb #04cca51b
