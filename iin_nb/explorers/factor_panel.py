@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_STATES', 'MOST_SLIDERS', 'MOST_STEPS', 'needed_maps', 'directions', 'Seen', 'another', 'FactorsState',
-           'SliderGrid', 'FactorRow', 'PanelParts', 'FactorsPanel', 'factors']
+           'SliderGrid', 'FactorRow', 'PanelParts', 'sliders_page', 'FactorsPanel', 'factors']
 
 # %% ../../nbs/43_explorer_factors.ipynb #6292fdf3
 import html
@@ -214,6 +214,22 @@ class PanelParts(Panel):
         return [top, *self.rows.values(), foot]
 
 # %% ../../nbs/43_explorer_factors.ipynb #28fc5da8
+def sliders_page(panel: "FactorsPanel") -> str:
+    "The sliders of a panel as they are set now, each with a few steps, all of them together."
+    s = panel.state
+    grid = SliderGrid.of(s)
+    seen = [Moving(go.Figure(c), {len(c.data) - 1: {"x": np.repeat(m[:, :1], 2, 1), "y": np.repeat(m[:, 1:], 2, 1)}})
+            for c, m in zip(panel.charts, grid.marks, strict=True)]
+    painted = s.expl.host.outputs == "images"
+    shown = grid.output.numpy() if painted else s.images[s.index, None].numpy()
+    views = [Pictures(shown, "the model’s picture of z̃" if painted else "the input; the model answers:")]
+    if grid.probabilities is not None:
+        views.append(Texts([answer_line(s, p) for p in grid.probabilities]))
+        views.append(Moving(go.Figure(panel.bars), {0: {"y": grid.probabilities.numpy()}}))
+    lead = f"Input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}; each slider moves one factor of z̃ and nothing else."
+    return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [*views, *seen], certificate_line(s))
+
+
 class FactorsPanel(PanelParts):
     "The view of a `FactorsState`: a callback writes one thing into the state, asks it to look, and updates what has changed."
 
@@ -293,26 +309,13 @@ class FactorsPanel(PanelParts):
         if self.bars: self.answer.value, self.bars.data[0].y = answer_line(self.state, seen.probabilities), seen.probabilities.numpy()
         self.certificate.value = certificate_line(self.state, seen.error)
 
-    def page(self) -> str:
-        "The sliders as they are set now, each with a few steps, all of them together."
-        s = self.state
-        grid = SliderGrid.of(s)
-        seen = [Moving(go.Figure(c), {len(c.data) - 1: {"x": np.repeat(m[:, :1], 2, 1), "y": np.repeat(m[:, 1:], 2, 1)}})
-                for c, m in zip(self.charts, grid.marks, strict=True)]
-        painted = s.expl.host.outputs == "images"
-        shown = grid.output.numpy() if painted else s.images[s.index, None].numpy()
-        views = [Pictures(shown, "the model’s picture of z̃" if painted else "the input; the model answers:")]
-        if grid.probabilities is not None:
-            views.append(Texts([answer_line(s, p) for p in grid.probabilities]))
-            views.append(Moving(go.Figure(self.bars), {0: {"y": grid.probabilities.numpy()}}))
-        lead = f"Input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}; each slider moves one factor of z̃ and nothing else."
-        return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [*views, *seen], certificate_line(s))
+    def page(self) -> str: return sliders_page(self)
 
 # %% ../../nbs/43_explorer_factors.ipynb #e8277baf
 def factors(
     expl: Explanation,
     data: ImageSet | None = None,                        # to choose from; default: the held-out color digits, if T was made on them
-    maps: "Atlas | dict[str, Tensor] | None" = None,     # an atlas, or coordinates of `data`'s rows; default: those that came with `expl`, or PCA
+    maps: "Atlas | dict[str, Tensor] | None" = None,     # an atlas, or coordinates of `data`'s rows; default: the stored ones, or PCA
     read: Callable[[Tensor], Tensor] | None = None,      # pictures to logits: names what a host that puts out pictures has painted
     index: int = 0,                                      # the input to start with
 ) -> FactorsPanel:
