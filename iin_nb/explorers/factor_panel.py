@@ -139,6 +139,7 @@ class SliderGrid:
         "Of the sliders of `s`, the first six if there are more, with the same number of places each."
         names = s.names[:MOST_SLIDERS]
         n = min(MOST_STEPS, int(MOST_STATES ** (1 / len(names)) + 1e-9))
+        n -= 1 - n % 2   # odd: the middle of a direction is the input
         at = {k: np.linspace(*s.range(k), n) for k in names}
         index = torch.cartesian_prod(*[torch.arange(n)] * len(names)).reshape(-1, len(names))
         here = s.encoded[s.index].replace(**{k: s.block(k) for k in s.names})
