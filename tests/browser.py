@@ -52,7 +52,8 @@ def lab(folder):
     env = os.environ | {"JUPYTER_CONFIG_DIR": str(folder/".config"), "JUPYTER_DATA_DIR": str(folder/".data"), "PYTHONPATH": root}
     env["JUPYTER_PATH"] = os.pathsep.join([f"{sys.prefix}/share/jupyter"])
     flags = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
-             "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+             "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
+             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     with open(folder/"lab.log", "w") as log:
         server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *flags], cwd=folder, env=env, stdout=log, stderr=log)
     try:
@@ -74,7 +75,8 @@ def _wait(url, server, log, seconds=60):
 
 def notebook(path, *sources):
     "Write a notebook of code cells."
-    cells = [{"cell_type": "code", "id": f"cell{i}", "metadata": {}, "source": s, "outputs": [], "execution_count": None} for i, s in enumerate(sources)]
+    empty = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    cells = [empty | {"id": f"cell{i}", "source": s} for i, s in enumerate(sources)]
     spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path.write_text(json.dumps({"cells": cells, "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 5}))
 
@@ -83,8 +85,8 @@ def run_all(page, address, name, ready, timeout=90_000, dark=False):
     "Open a notebook in the simple interface, run it, and wait for the selector `ready`."
     page.goto(f"{address}/doc/tree/{name}?reset")
     page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('notebook:run-all-cells')", timeout=timeout)
-    if dark: page.evaluate("jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    if dark: page.evaluate("void jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout)
     page.wait_for_timeout(1000)
-    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")   # its promise may never be kept
     page.wait_for_selector(ready, timeout=timeout)

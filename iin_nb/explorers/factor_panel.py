@@ -228,7 +228,7 @@ def sliders_page(panel: "FactorsPanel") -> str:
         views.append(Texts([answer_line(s, p) for p in grid.probabilities]))
         views.append(Moving(go.Figure(panel.bars), {0: {"y": grid.probabilities.numpy()}}))
     lead = f"Input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}; each slider moves one factor of z̃ and nothing else."
-    return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [*views, *seen], certificate_line(s))
+    return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [views, *seen], certificate_line(s))
 
 
 class FactorsPanel(PanelParts):

@@ -130,7 +130,7 @@ class WalkParts(Panel):
         self.painted = "the model’s picture of z̃" if state.expl.host.outputs == "images" else "the input whose z is nearest"
         narrow = dict(description_width="initial")
         self.by = next(iter(state.labels), None)
-        self.map = chart(state, ("z",), tuple(first.places[0]), self.by, 560, 470, walk_traces())
+        self.map = chart(state, ("z",), tuple(first.places[0]), self.by, 540, 460, walk_traces())
         self.chosen = W.Dropdown(options=inputs(state), description="start", layout=dict(width="190px"), style=narrow)
         self.which = W.Dropdown(options=state.names, value=state.factor, description="factor", layout=dict(width="170px"), style=narrow)
         self.a = W.FloatSlider(state.a, min=0.5, max=0.995, step=0.005, description="a", readout_format=".3f", continuous_update=False,
@@ -169,15 +169,16 @@ def walks_page(panel: "WalkPanel", n: int = 61) -> str:
     last = len(panel.map.data) - 1
     traces = {1: {"x": x, "y": y}, 2: {"x": x, "y": y, "marker.line.color": color}}
     traces |= {3: {"x": [v[:1] for v in x], "y": [v[:1] for v in y]}, last: {"x": [v[[-1, -1]] for v in x], "y": [v[[-1, -1]] for v in y]}}
-    views = [Moving(go.Figure(panel.map), traces), Pictures(np.stack([f.film[-1] for f in frames]), panel.painted, 192)]
+    views = [Pictures(np.stack([f.film[-1] for f in frames]), panel.painted, 192), Texts([f.told for f in frames])]
     if panel.votes:
         votes = {"x": [np.arange(len(f.votes)) for f in frames], "y": [f.votes for f in frames], "marker.color": color}
-        views.append(Moving(go.Figure(panel.votes), {0: votes}))
+        views.append(Moving(go.Figure(panel.votes).update_layout(width=300), {0: votes}))
     wound = Control("step", [f"step {t} of {s.n_steps}" for t in steps])
-    controls, views = [Control("factor", s.names, s.names.index(s.factor), slider=False), wound], [*views, Texts([f.told for f in frames])]
+    controls = [Control("factor", s.names, s.names.index(s.factor), slider=False), wound]
+    columns = [Moving(go.Figure(panel.map), traces), views]
     lead = (f"From input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}: one factor of z̃ walks by small random steps "
             f"(a = {s.a:g}), the rest is held.")
-    return saved_page(f"Walks through {s.expl.host.name}", lead, controls, views, certificate_line(s))
+    return saved_page(f"Walks through {s.expl.host.name}", lead, controls, columns, certificate_line(s))
 
 
 class WalkPanel(WalkParts):
