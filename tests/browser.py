@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -83,10 +83,16 @@ def notebook(path, *sources):
 
 def run_all(page, address, name, ready, timeout=90_000, dark=False):
     "Open a notebook in the simple interface, run it, and wait for the selector `ready`."
-    page.goto(f"{address}/doc/tree/{name}?reset")
+    page.goto(f"{address}/lab/tree/{name}?reset")
     page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('notebook:run-all-cells')", timeout=timeout)
     if dark: page.evaluate("void jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout)
-    page.wait_for_timeout(1000)
-    page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")   # its promise may never be kept
+    with suppress(Exception): page.locator(".jp-Dialog .jp-mod-accept").click(timeout=3000)   # which kernel: the one there is
+    page.wait_for_selector("[data-status=idle], .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=timeout)
+    page.evaluate("document.querySelectorAll('.Toastify').forEach(e => e.remove())")
+    begun = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => /[*0-9]/.test(e.textContent))"
+    for _ in range(30):   # the command is deaf until the notebook is the active one; its promise may never be kept
+        page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
+        page.wait_for_timeout(500)
+        if page.evaluate(begun): break
     page.wait_for_selector(ready, timeout=timeout)
