@@ -76,7 +76,7 @@ def demo(out: str = "iin-report", from_scratch: bool = False, quick: bool = Fals
     for kind in KINDS:
         begun = steps.seconds
         expl = _explained(kind, digits, from_scratch, quick, seed, steps)
-        maps = report.maps_of(expl, held_out)
+        maps = embed.maps_of(expl, held_out.images)
         making = embed.start_maps(maps, [k for k in MAPS if maps.method[k] == "PCA"], seed=seed, after=making)
         steps.say(f"{kind}: {expl.certificate}")
         steps.say(f"{kind}: scoring on {len(held_out):,} held-out digits …")

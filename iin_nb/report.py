@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STYLE', 'READ', 'UNITS', 'TERMS', 'LEAD', 'finding', 'table', 'analogy_figure', 'strip_figure', 'sample_figure',
-           'response_figure', 'maps_of', 'walk_figure', 'axes_figure', 'host_figures', 'page', 'plain', 'write']
+           'response_figure', 'walk_figure', 'axes_figure', 'host_figures', 'page', 'plain', 'write']
 
 # %% ../nbs/50_report.ipynb #2990d7b6
 import html
@@ -22,10 +22,9 @@ from torch import Tensor
 from . import edit, embed, figures
 from .core import generator, whole_file
 from .data import ImageSet
-from .explanation import Explanation, shipped
+from .explanation import Explanation
 from .factors import PUBLISHED_DIMS, Factors
 from .response import answers, class_logits
-from .zoo import SHIPPED
 
 # %% ../nbs/50_report.ipynb #31d723c2
 def _strength(share: float) -> str:
@@ -147,25 +146,6 @@ def response_figure(expl: Explanation, f: Factors, name: str, read: Callable | N
     counts, classes = {k: r.counts[0].numpy() for k, r in found.items()}, [str(c) for c in range(found["residual"].counts.shape[1])]
     below = f"one held-out input, {name}; 1,000 draws per factor from the block's own law"
     return figures.response_bars(counts, classes, int(found["residual"].start[0]), numbers, below=below)
-
-# %% ../nbs/50_report.ipynb #2226be62
-def _fits(part: Tensor, coords: Tensor, n: int = 300) -> bool:
-    "Whether `coords` are a map of `part`: nearest neighbors (of the first `n` rows) are nearer on it than any two rows."
-    if len(coords) != len(part): return False
-    distance = torch.cdist(part[:n], part)
-    distance.diagonal().fill_(math.inf)
-    near = (coords[:n] - coords[distance.argmin(1)]).norm(dim=1).mean()
-    return bool(near < 0.8 * torch.cdist(coords[:n], coords).mean())
-
-
-def maps_of(expl: Explanation, images: ImageSet) -> embed.Atlas:
-    "Maps of held-out pictures at once: the stored UMAP coordinates that came with `expl` where they fit, else PCA."
-    made, stored = embed.atlas(expl, images.images, umap=False), expl.maps
-    if not stored and expl.host.name in SHIPPED:   # z is the host's, whatever T
-        stored = {k: v for k, v in shipped(expl.host.name).maps.items() if k == "z"}
-    for name, coords in stored.items():
-        if name in made.coords and _fits(made.part(name), coords): made.coords[name], made.method[name] = coords, "UMAP"
-    return made
 
 # %% ../nbs/50_report.ipynb #7fb2bf66
 def walk_figure(expl: Explanation, maps: embed.Atlas, images: ImageSet, row: int, factor: str, read: Callable | None = None,

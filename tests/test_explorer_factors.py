@@ -17,6 +17,7 @@ pytest.importorskip("ipywidgets")
 from iin_nb import explorers
 from iin_nb.embed import Atlas
 from iin_nb.explorers import factor_panel as P
+from iin_nb.explorers import parts
 
 N, SIDE = 60, 4
 
@@ -42,7 +43,7 @@ def stand_in(outputs="images", concepts=("kind", "color")):
 @pytest.fixture
 def state():
     expl, images = stand_in()
-    return P.FactorsState(expl, images.images, P.labels(expl, images))
+    return P.FactorsState(expl, images.images, parts.labels(expl, images))
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_own_coordinates_and_an_atlas_are_used():
     own = torch.arange(2.0 * N).reshape(N, 2)
     state = P.FactorsState(expl, images.images, maps={"z": own})
     assert torch.equal(state.atlas.coords["z"], own)
-    assert state.atlas.method == {"z": "given", "residual": "PCA", "kind_1d": "PCA", "color_1d": "PCA"}
+    assert state.atlas.method == dict.fromkeys(state.atlas.names, "PCA") | {"z": "given"}
     zeros = {n: torch.zeros(N, 1 + (not n.endswith("1d"))) for n in state.atlas.coords}
     atlas = Atlas(state.z, state.encoded.z_tilde, expl.layout, zeros, dict.fromkeys(zeros, "UMAP"))
     assert P.FactorsState(expl, images.images, maps=atlas).look().marks == ((0, 0),) * 3
@@ -220,7 +221,7 @@ def test_errors_are_shown_and_go_away(panel, monkeypatch):
 def test_names_are_escaped():
     expl, images = stand_in()
     object.__setattr__(expl.concepts[0], "classes", ("<b>", "b", "c"))
-    assert "&lt;b&gt;" in P.legend(P.FactorsState(expl, images.images), "kind")
+    assert "&lt;b&gt;" in parts.legend(P.FactorsState(expl, images.images), "kind")
 
 
 def test_two_panels_do_not_disturb_each_other(panel):
@@ -239,8 +240,8 @@ def test_a_step_is_fast(panel):
 
 
 def test_large_pictures_fit():
-    assert P.thumbnails(torch.zeros(2, 3, 100, 50)).shape == (2, 3, 32, 16)
-    assert [P.crisp(np.zeros((3, side, side)), 256)["width"] for side in (28, 60, 300)] == ["224", "240", "300"]
+    assert parts.thumbnails(torch.zeros(2, 3, 100, 50)).shape == (2, 3, 32, 16)
+    assert [parts.crisp(np.zeros((3, side, side)), 256)["width"] for side in (28, 60, 300)] == ["224", "240", "300"]
 
 
 def test_opening_the_folder_loads_no_widgets():

@@ -21,7 +21,7 @@ def found():
     out, images = {}, toy_digits()[0]
     for kind, outputs in {"classifier": "logits", "autoencoder": "images"}.items():
         expl = explain_digits(outputs)
-        out[kind] = expl, scores.score(expl, images, judge, n_inputs=10, n_draws=10, n_walks=2), report.maps_of(expl, images)
+        out[kind] = expl, scores.score(expl, images, judge, n_inputs=10, n_draws=10, n_walks=2), embed.maps_of(expl, images.images)
     return out
 
 
@@ -217,7 +217,7 @@ def test_stored_maps_are_used_where_they_fit():
     other = torch.randperm(400, generator=torch.Generator().manual_seed(0))
     turned = {k: v[other] if k == "digit_1d" else v for k, v in expl.maps.items()}
     expl.maps = turned | {"color": expl.maps["color"][:-1], "taste": torch.zeros(400, 2)}
-    made = report.maps_of(expl, images)
+    made = embed.maps_of(expl, images.images)
     used = {k for k, m in made.method.items() if m == "UMAP"}
     assert used == set(made.names) - {"digit_1d", "color"}, "a map of other rows and one of another length are not"
     assert torch.equal(made.coords["z"], expl.maps["z"]) and len(made.coords["color"]) == 400
