@@ -71,6 +71,7 @@ class ResponseState(Scene):
         super().__post_init__()
         kind = self.expl.host.outputs
         self.n, self.members, self._asked, self._steps = self.n or DRAWS[kind], self.members or MEMBERS[kind], {}, None
+        self.tags = [tag for tag, _ in inputs(self)]   # what each input is called
         class_logits(self.expl, self.encoded[:1], self.read)   # who could not answer is told now
         self.choose()
 
@@ -99,7 +100,7 @@ class ResponseState(Scene):
 
     def chosen(self) -> tuple[Tensor, str]:
         "Row numbers of the inputs that are asked, and which they are in words."
-        if self.over == "input": return torch.tensor([self.index]), f"input {inputs(self)[self.index][0]}"
+        if self.over == "input": return torch.tensor([self.index]), f"input {self.tags[self.index]}"
         order = torch.randperm(len(self.images), generator=generator(self.seed))
         if self.over == "random": return order[:self.members], f"{min(self.members, len(order))} random inputs"
         c = self.class_of(self.index)
@@ -158,18 +159,17 @@ def chart_data(seen: ResponseSeen, n: int, many: int) -> list[dict]:
 def response_table(seen: ResponseSeen, sobol: Sobol | None, rows: int) -> str:
     "Flip rate, σ and total Sobol index of every factor, as html."
     hue = figures.factor_colors(list(seen.answers))
-    cell = lambda t: f"<td style='text-align: right; padding: 2px 0 2px 18px'>{t}</td>"
-    def total(k: str) -> str:
-        if sobol is None: return "computing …"
-        return f"{sobol.total[k]:.3f} ({sobol.total_interval[k][0]:.3f} to {sobol.total_interval[k][1]:.3f})"
-
-    head = "".join(f"<th style='text-align: right; padding-left: 18px'>{t}</th>" for t in ("flip rate", "σ of the class index", "total Sobol (95 %)"))
-    body = "".join(f"<tr><td style='border-left: 5px solid {hue[k]}; padding-left: 6px'>{html.escape(k)}</td>"
-                   + cell(f"{r.mean()['flip_rate']:.1%}") + cell(figures.number(round(r.mean()["sigma"], 3))) + cell(total(k)) + "</tr>"
-                   for k, r in seen.answers.items())
-    note = (f"Flip rate and σ: of what the bars show. σ treats labels as numbers: with the classes in another order it is another. "
-            f"Sobol: of {rows:,} inputs of all classes, whatever is chosen; the share of the class probabilities’ variance that is gone when all "
-            "but this factor is known.")
+    line = lambda tag, cells: "".join(f"<{tag} style='text-align: right; padding: 2px 0 2px 18px'>{t}</{tag}>" for t in cells)
+    body = ""
+    for k, r in seen.answers.items():
+        total = "computing …" if sobol is None else "{:.3f} ({:.3f} to {:.3f})".format(sobol.total[k], *sobol.total_interval[k])
+        mean = r.mean()
+        cells = line("td", [f"{mean['flip_rate']:.1%}", figures.number(round(mean["sigma"], 3)), total])
+        body += f"<tr><td style='border-left: 5px solid {hue[k]}; padding-left: 6px'>{html.escape(k)}</td>{cells}</tr>"
+    head = line("th", ["flip rate", "σ of the class index", "total Sobol (95 %)"])
+    note = ("Flip rate and σ: of what the bars show. σ treats labels as numbers: with the classes in another order it is another. "
+            f"Sobol: of {rows:,} inputs of all classes, whatever is chosen: the share of the class probabilities’ variance that is left "
+            "when everything but this factor is known.")
     table = f"<table style='border-collapse: collapse'><tr><th style='text-align: left'>factor resampled</th>{head}</tr>{body}</table>"
     return f"{table}<div style='max-width: 660px; line-height: 1.35; opacity: 0.75'>{note}</div>"
 
@@ -205,11 +205,11 @@ class ResponseParts(Panel):
         return [top, self.certificate]
 
 
-def strip_html(scene: Scene, rows: np.ndarray, said: str) -> str:
+def strip_html(s: ResponseState, rows: np.ndarray, said: str) -> str:
     "A few inputs in a row, as html."
-    images = "".join(f"<img class='iin-crisp' width='{x.shape[2]}' alt='{html.escape(inputs(scene)[i][0])}' "
-                     f"title='{html.escape(inputs(scene)[i][0])}' src='{figures.data_uri(figures.pixels(x))}'>"
-                     for i, x in zip(rows, thumbnails(scene.images[rows]), strict=True))
+    look = "<img class='iin-crisp' width='{0}' alt='{1}' title='{1}' src='{2}'>"
+    images = "".join(look.format(x.shape[2], html.escape(s.tags[i]), figures.data_uri(figures.pixels(x)))
+                     for i, x in zip(rows, thumbnails(s.images[rows]), strict=True))
     return f"{html.escape(said)}<div style='display: flex; flex-wrap: wrap; gap: 1px; width: 196px'>{images}</div>"
 
 # %% ../../nbs/45_explorer_response.ipynb #35fd79f3
@@ -232,7 +232,7 @@ def response_page(panel: "ResponsePanel") -> str:
     data = [chart_data(f, s.n, len(panel.class_names)) for f in frames]
     moving = {t: {k: [d[t][k] for d in data] for k in part} for t, part in enumerate(data[0])}
     figure = go.Figure(response_chart(frames[0], s.n, panel.class_names, s.members))
-    names = [*(inputs(s)[i][0] for i in which), f"mean of {s.members} random inputs"]
+    names = [*(s.tags[i] for i in which), f"mean of {s.members} random inputs"]
     controls = [Control("input", names, slider=False), Control("drawn from", list(LAWS.values()), list(LAWS).index(s.law), slider=False)]
     empty = np.full_like(shown[0], np.nan)
     one = [np.stack([empty if len(f.rows) > 1 else x for f, x in zip(frames, shown, strict=True)])]
@@ -308,7 +308,8 @@ class ResponsePanel(ResponseParts):
         self.map.data[-1].update(x=[x, x], y=[y, y])
         self.sheet.data[2].update(x=spots.x[s.index:s.index + 1], y=spots.y[s.index:s.index + 1])
         before = "" if seen.before is None else f" · answer before: <b>“{html.escape(self.class_names[seen.before])}”</b>"
-        self.says.value = f"<b>{html.escape(seen.said)}</b>, each factor drawn {s.n:,} times{' an input' if len(seen.rows) > 1 else ''}{before}"
+        each = " an input" if len(seen.rows) > 1 else ""
+        self.says.value = f"<b>{html.escape(seen.said)}</b>, each factor drawn {s.n:,} times{each}{before}"
         self.show_table()
 
     def page(self) -> str: return response_page(self)
