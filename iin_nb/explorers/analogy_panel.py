@@ -183,7 +183,7 @@ def mark_sheet(fig: go.FigureWidget) -> None:
     "Traces 3 to 6 of a contact sheet: frames of targets, rings of sources, each dark on white."
     for symbol in MARKS.values():
         for color, width in (("white", 5), ("#1f2430", 2.5)):
-            size = fig.data[1].marker.size - (4 if symbol == "square-open" else 8)
+            size = fig.data[1].marker.size * (0.87 if symbol == "square-open" else 0.75)
             fig.add_scatter(x=[], y=[], mode="markers", showlegend=False, hoverinfo="skip",
                             marker=dict(symbol=symbol, size=size, color=color, line_width=width))
 
@@ -199,7 +199,8 @@ class AnalogiesParts(Panel):
         mark_sheet(self.sheet)
         self.says, self.grids = W.HTML(), {k: W.HTML() for k in (*state.names, CONTROL)}
         concept = next((k for k, v in state.labels.items() if v.ndim == 1), "")
-        told = "cells: the model’s picture of z̃" if self.drawn.painted else f"cells: the model’s answer, in its color {legend(state, concept)}"
+        answer = f"cells: the model’s answer, in its color {legend(state, concept)}"
+        told = "cells: the model’s picture of z̃" if self.drawn.painted else answer
         self.cells, self.certificate = W.HTML(told), W.HTML(certificate_line(state))
         super().__init__(state, self._arranged())
 
