@@ -124,15 +124,15 @@ def letter_cell(logits: Tensor, names: list[str], said: str) -> str:
     return f"<span style='{style}' title='{html.escape(said)}'>{html.escape(names[best])}</span>"
 
 
-def grid_html(head: list[str], rows: list[list[str]], title: str, color: str) -> str:
+def grid_html(head: list[str], rows: list[list[str]], title: str, color: str, words: tuple[str, str, str]) -> str:
     "A grid of cells under its title: sources along the top, targets and what they are with nothing exchanged down the left."
     n = len(head) - 2
-    words = ["target", "rebuilt", "source", *[""] * (n - 1)]
-    small = "".join(f"<span style='font-size: 12px; opacity: 0.75'>{w}</span>" for w in words)
+    small = "".join(f"<span style='font-size: 12px; opacity: 0.75; text-align: center'>{w}</span>" for w in (*words[:2], *[words[2]] * n))
     cells = "".join(f"<div style='min-height: 32px; display: grid; place-items: center'>{c}</div>" for row in [head, *rows] for c in row)
     name = f"<b style='border-left: 5px solid {color}; padding-left: 6px'>{html.escape(title)}</b>"
-    return f"<div style='margin-bottom: 10px'>{name}<div style='display: inline-grid; width: max-content; margin-top: 3px; gap: 2px; " \
-           f"grid-template-columns: repeat({n + 2}, minmax(44px, max-content))'>{small}{cells}</div></div>"
+    look = "display: grid; width: max-content; margin-top: 3px; gap: 2px; grid-template-columns: "
+    look += f"repeat({n + 2}, minmax(44px, max-content))"
+    return f"<div style='margin-bottom: 10px'>{name}<div style='{look}'>{small}{cells}</div></div>"
 
 
 @dataclass
@@ -172,7 +172,7 @@ class Drawn:
             cell = lambda t, j, i, x, k=k: self.output((i, j, k), x, f"target {self.tags[i]}, {k} of {self.tags[j]}")
             rows = [[self.original(i), self.alone(i, alone[i]), *(cell(t, j, i, x) for j, x in zip(s.sources, g[t], strict=True))]
                     for t, i in enumerate(s.targets)]
-            made[k] = grid_html(head, rows, title, hue[k])
+            made[k] = grid_html(head, rows, title, hue[k], ("target", "rebuilt" if self.painted else "answer", "source"))
         return made
 
 # %% ../../nbs/46_explorer_analogies.ipynb #b5b00cce
