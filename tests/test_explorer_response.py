@@ -195,7 +195,8 @@ def test_the_page_holds_every_choice(panel, tmp_path):
     panel.chosen.value = 2
     text = panel.to_html(tmp_path/"page.html").read_text(encoding="utf-8")
     assert len(text) < 15e6 and not re.search(r"<(script|link|img)[^>]*(src|href)=['\"]https?:", text)
-    known = json.loads(re.search(r"<script type='application/json' id='data'>(.*?)</script>", text, re.S)[1], parse_constant=pytest.fail)   # a browser's JSON knows no NaN
+    found = re.search(r"<script type='application/json' id='data'>(.*?)</script>", text, re.S)[1]
+    known = json.loads(found, parse_constant=pytest.fail)   # a browser's JSON knows no NaN
     inputs, laws = (len(c["options"]) for c in known["controls"])
     assert (inputs, laws) == (25, 3), "24 inputs, the panel's own among them, and a mean"
     bars = next(v for v in known["views"] if v["kind"] == "figure")

@@ -194,8 +194,8 @@ class AnalogiesParts(Panel):
     def __init__(self, state: AnalogiesState):
         self.drawn = Drawn(state)
         self.role = W.ToggleButtons(options=[("□ targets (rows)", "targets"), ("○ sources (columns)", "sources")], value="sources",
-                                    description="a click sets", style=dict(button_width="150px", description_width="initial"))
-        self.sheet = sheet(state, 18, 3)
+                                    style=dict(button_width="166px"))
+        self.sheet = sheet(state, 14, 4)
         mark_sheet(self.sheet)
         self.says, self.grids = W.HTML(), {k: W.HTML() for k in (*state.names, CONTROL)}
         concept = next((k for k, v in state.labels.items() if v.ndim == 1), "")
@@ -205,7 +205,8 @@ class AnalogiesParts(Panel):
         super().__init__(state, self._arranged())
 
     def _arranged(self) -> list[W.Widget]:
-        top = W.HBox([self.sheet, W.VBox([self.role, self.says, self.cells])])
+        told = W.HTML("a click on the sheet takes in, or out:")
+        top = W.HBox([self.sheet, W.VBox([told, self.role, self.says, self.cells], layout=dict(max_width="460px"))])
         grids = W.HBox(list(self.grids.values()))
         for box in (top, grids): box.add_class("iin-flow")
         return [top, grids, self.certificate]
@@ -257,7 +258,7 @@ class AnalogiesPanel(AnalogiesParts):
                 at = [i for i in getattr(s, role) if i < len(spots.x)]
                 for trace in self.sheet.data[3 + 2 * j:5 + 2 * j]: trace.update(x=np.asarray(spots.x)[at], y=np.asarray(spots.y)[at])
         self.says.value = (f"{len(s.targets)} of at most {MOST['targets']} targets, {len(s.sources)} of {MOST['sources']} sources; "
-                           "a second click takes one out; in a full row the oldest makes room")
+                           "where all places are taken the oldest makes room")
 
     def page(self) -> str: return analogies_page(self)
 

@@ -145,7 +145,9 @@ def response_chart(seen: ResponseSeen, n: int, names: list[str], members: int) -
     fig = go.Figure([band, name, *fig.data], fig.layout)
     fig.update_xaxes(type="linear", tickvals=np.arange(many), ticktext=names)
     fig.update_yaxes(range=[low, top], title_text=f"answers of {n:,} draws (log scale)", domain=[0, 1], tickformat="~g")
-    return live(fig.update_layout(title=None, margin=dict(l=4, r=4, t=34, b=4), width=700, height=330, legend_y=1.02))
+    made = live(fig.update_layout(title=None, margin=dict(l=4, r=4, t=34, b=4), width=None, autosize=True, height=330, legend_y=1.02))
+    made._config = made._config | {"responsive": True}   # as wide as there is room
+    return made
 
 
 def chart_data(seen: ResponseSeen, n: int, many: int) -> list[dict]:
@@ -159,10 +161,11 @@ def chart_data(seen: ResponseSeen, n: int, many: int) -> list[dict]:
 def response_table(seen: ResponseSeen, sobol: Sobol | None, rows: int) -> str:
     "Flip rate, σ and total Sobol index of every factor, as html."
     hue = figures.factor_colors(list(seen.answers))
-    line = lambda tag, cells: "".join(f"<{tag} style='text-align: right; padding: 2px 0 2px 18px'>{t}</{tag}>" for t in cells)
+    line = lambda tag, cells: "".join(f"<{tag} style='text-align: right; padding: 2px 0 2px 14px'>{t}</{tag}>" for t in cells)
     body = ""
     for k, r in seen.answers.items():
-        total = "computing …" if sobol is None else "{:.3f} ({:.3f} to {:.3f})".format(sobol.total[k], *sobol.total_interval[k])
+        ends = () if sobol is None else sobol.total_interval[k]
+        total = "{:.3f} <small>({:.3f} to {:.3f})</small>".format(sobol.total[k], *ends) if ends else "computing …"
         mean = r.mean()
         cells = line("td", [f"{mean['flip_rate']:.1%}", figures.number(round(mean["sigma"], 3)), total])
         body += f"<tr><td style='border-left: 5px solid {hue[k]}; padding-left: 6px'>{html.escape(k)}</td>{cells}</tr>"
@@ -170,8 +173,9 @@ def response_table(seen: ResponseSeen, sobol: Sobol | None, rows: int) -> str:
     note = ("Flip rate and σ: of what the bars show. σ treats labels as numbers: with the classes in another order it is another. "
             f"Sobol: of {rows:,} inputs of all classes, whatever is chosen: the share of the class probabilities’ variance that is left "
             "when everything but this factor is known.")
-    table = f"<table style='border-collapse: collapse'><tr><th style='text-align: left'>factor resampled</th>{head}</tr>{body}</table>"
-    return f"{table}<div style='max-width: 660px; line-height: 1.35; opacity: 0.75'>{note}</div>"
+    top = f"<tr><th style='text-align: left'>factor resampled</th>{head}</tr>"
+    return f"<table style='border-collapse: collapse; line-height: 1.4'>{top}{body}</table>" \
+           f"<div style='max-width: 660px; line-height: 1.35; opacity: 0.75'>{note}</div>"
 
 # %% ../../nbs/45_explorer_response.ipynb #e04bb5f2
 class ResponseParts(Panel):
@@ -183,9 +187,9 @@ class ResponseParts(Panel):
         self.class_names, self.by = answers(state, many), state.concept or next(iter(state.labels), None)
         self.chosen = W.Dropdown(options=inputs(state), description="input", layout=dict(width="198px"), style=narrow)
         self.sheet, self.picture, self.near = sheet(state), W.Image(format="png"), W.HTML()
-        self.map = chart(state, ("z",), (0.0, 0.0), self.by, 400, 250)
+        self.map = chart(state, ("z",), (0.0, 0.0), self.by, 400, 240)
         over = [(t, k) for k, t in OVER.items() if k != "class" or state.concept]
-        self.over = W.ToggleButtons(options=over, value=state.over, style=dict(button_width="110px"))
+        self.over = W.ToggleButtons(options=over, value=state.over, style=dict(button_width="122px"))
         self.law = W.Dropdown(options=[(t, k) for k, t in LAWS.items()], value=state.law, description="drawn from", style=narrow,
                               layout=dict(width="230px"))
         self.n = W.Dropdown(options=sorted({10, 20, 50, 100, 250, 1000, state.n}), value=state.n, description="draws per input",
@@ -195,10 +199,10 @@ class ResponseParts(Panel):
         super().__init__(state, self._arranged())
 
     def _arranged(self) -> list[W.Widget]:
-        one = W.VBox([self.picture, self.near], layout=dict(width="196px"))
+        one = W.VBox([self.picture, self.near], layout=dict(width="200px"))
         left = W.HBox([W.VBox([self.chosen, self.sheet]), one, self.map], layout=dict(flex="1 1 400px"))
         line = W.HBox([self.over, self.law, self.n])
-        right = W.VBox([line, self.says, self.bars, self.table], layout=dict(width="710px"))
+        right = W.VBox([line, self.says, self.bars, self.table], layout=dict(width="710px", max_width="100%"))
         top = W.HBox([left, right])
         for box in (left, line, top): box.add_class("iin-flow")
         self.picture.add_class("iin-crisp")
@@ -210,7 +214,7 @@ def strip_html(s: ResponseState, rows: np.ndarray, said: str) -> str:
     look = "<img class='iin-crisp' width='{0}' alt='{1}' title='{1}' src='{2}'>"
     images = "".join(look.format(x.shape[2], html.escape(s.tags[i]), figures.data_uri(figures.pixels(x)))
                      for i, x in zip(rows, thumbnails(s.images[rows]), strict=True))
-    return f"{html.escape(said)}<div style='display: flex; flex-wrap: wrap; gap: 1px; width: 196px'>{images}</div>"
+    return f"{html.escape(said)}<div style='display: flex; flex-wrap: wrap; gap: 1px; width: 198px'>{images}</div>"
 
 # %% ../../nbs/45_explorer_response.ipynb #35fd79f3
 PAGE_INPUTS = 24
@@ -231,7 +235,7 @@ def response_page(panel: "ResponsePanel") -> str:
     finally: s.choose(**was)
     data = [chart_data(f, s.n, len(panel.class_names)) for f in frames]
     moving = {t: {k: [d[t][k] for d in data] for k in part} for t, part in enumerate(data[0])}
-    figure = go.Figure(response_chart(frames[0], s.n, panel.class_names, s.members))
+    figure = go.Figure(response_chart(frames[0], s.n, panel.class_names, s.members)).update_layout(width=700, autosize=False)
     names = [*(s.tags[i] for i in which), f"mean of {s.members} random inputs"]
     controls = [Control("input", names, slider=False), Control("drawn from", list(LAWS.values()), list(LAWS).index(s.law), slider=False)]
     empty = np.full_like(shown[0], np.nan)
