@@ -462,16 +462,17 @@ def response_bars(
     histograms: Mapping[str, np.ndarray],                  # {factor: counts (C,)} of the answers while that factor is resampled
     class_names: Sequence[str],
     predicted: int | None,                                 # the answer before; None where several inputs are averaged
-    table: Mapping[str, Mapping[str, float | str]],        # {factor: {"σ": …, "flip rate": …}}
+    table: Mapping[str, Mapping[str, float | str]] | None = None,   # {factor: {"σ": …, "flip rate": …}}, or none
     title: str = "How the answer changes when one factor is resampled",
     below: str = "",
     width: int = WIDTH,
 ) -> go.Figure:
-    "A bar per factor and class on a log axis, the original answer marked, with the numbers in a table under it."
+    "A bar per factor and class on a log axis, the original answer marked, with the numbers, if any, in a table under it."
     hue, names = factor_colors(list(histograms)), [str(c) for c in class_names]
     bars = [_answers(name, np.asarray(counts, dtype=float), names, hue[name]) for name, counts in histograms.items()]
-    foot, height = 38 + 30 * len(table), 404 + 30 * len(table)
-    fig = _figure([*bars, _table(table, "factor resampled", foot / height)], title, below, width, height, 44)
+    foot = 38 + 30 * len(table) if table else -66   # the axes reach 66 pixels above it
+    height = 366 + foot if table else 300
+    fig = _figure([*bars, *([_table(table, "factor resampled", foot / height)] if table else [])], title, below, width, height, 44)
     most = np.log10(max(np.sum(h) for h in histograms.values()))
     fig.update_yaxes(title_text="answers (log scale)", type="log", range=[-0.25, most + 0.1], dtick=1, domain=[(foot + 66) / height, 1])
     fig.update_xaxes(title_text="predicted class", type="category", range=[-0.5, len(names) - 0.5], showgrid=False)

@@ -98,14 +98,6 @@ def _pick(images: ImageSet, n: int, seed: int, one_of_each: bool = False) -> Ten
     return torch.tensor([next(i for i in order if classes[i] == c) for c in range(n)])
 
 # %% ../nbs/50_report.ipynb #a6f608ce
-def _random_block(f: Factors, sources: Factors, dims: int, seed: int) -> Factors:
-    "The control: `dims` random dimensions of z̃ taken from the sources, whatever factor they belong to."
-    z, s = f.z_tilde.repeat_interleave(len(sources), 0), sources.z_tilde.repeat(len(f), 1)
-    columns = torch.randperm(z.shape[1], generator=generator(seed))[:dims]
-    z[:, columns] = s[:, columns]
-    return Factors(f.layout, z)
-
-
 def analogy_figure(expl: Explanation, images: ImageSet, seed: int = 0) -> go.Figure:
     "Swaps of every factor between random held-out pictures, with both originals, reconstructions and the random-dimensions control."
     t, s = _pick(images, 4, seed + 1), _pick(images, 10, seed, one_of_each=True)
@@ -114,7 +106,8 @@ def analogy_figure(expl: Explanation, images: ImageSet, seed: int = 0) -> go.Fig
     shape = (len(t), len(s), *x.shape[1:])
     swapped = {k: expl.decode(edit.grid(target, source, k)).reshape(shape).numpy() for k in expl.layout.names[1:] + expl.layout.names[:1]}
     widest = max(d for k, d in expl.layout.dims.items() if k != "residual")
-    control = expl.decode(_random_block(target, source, widest, seed)).reshape(shape).numpy()
+    rows, columns = torch.cartesian_prod(torch.arange(len(t)), torch.arange(len(s))).T
+    control = expl.decode(edit.swap_random(target[rows], source[columns], widest, seed)).reshape(shape).numpy()
     rules = {"no dim colors": "r" in images.table, "sources one of each class": "class" in images.table}
     drawn = ", ".join([f"drawn at random from {len(images):,} held-out pictures", *(rule for rule, holds in rules.items() if holds)])
     below = f"{expl.host.name}; {drawn}; control: {widest} random dimensions of z̃"

@@ -157,10 +157,10 @@ def test_the_same_as_scipy_for_one_probability():
     import numpy as np
     from scipy.stats import sobol_indices
 
-    from iin_nb.response import _exchanged
+    from iin_nb.response import _exchanged, finished
     v = recipes(512)[0]
     expl = explain_toy(v, with_probability(CASES["both"][0]))
-    a, b, ab = _exchanged(expl, expl.encode(v), None, 512, 0)
+    a, b, ab = finished(_exchanged(expl, expl.encode(v), None, 512, 0))
     scipy = sobol_indices(func={"f_A": a[:1], "f_B": b[:1], "f_AB": ab[:, :1]}, n=512)
     ours = sobol(expl, expl.encode(v), n_bootstrap=2)
     assert np.allclose([ours.first[k] for k in NAMES], scipy.first_order, atol=1e-8)
