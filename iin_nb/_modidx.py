@@ -211,6 +211,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'iin_nb/explorers/browse_panel.py'),
                                                'iin_nb.explorers.browse_panel.inside': ( 'explorer_browse.html#inside',
                                                                                          'iin_nb/explorers/browse_panel.py'),
+                                               'iin_nb.explorers.browse_panel.lines_of': ( 'explorer_browse.html#lines_of',
+                                                                                           'iin_nb/explorers/browse_panel.py'),
                                                'iin_nb.explorers.browse_panel.numbers': ( 'explorer_browse.html#numbers',
                                                                                           'iin_nb/explorers/browse_panel.py'),
                                                'iin_nb.explorers.browse_panel.rings': ( 'explorer_browse.html#rings',

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BINS', 'SHOWN', 'ASKED', 'rings', 'inside', 'numbers', 'frame', 'cloud', 'Browsed', 'BrowseState', 'share_chart',
-           'show_shares', 'strip', 'BrowseParts', 'browse_page', 'BrowsePanel', 'browse']
+           'show_shares', 'strip', 'lines_of', 'BrowseParts', 'browse_page', 'BrowsePanel', 'browse']
 
 # %% ../../nbs/47_explorer_browse.ipynb #aaa5f069
 import html
@@ -181,7 +181,12 @@ def strip(values: np.ndarray, everything: np.ndarray, width: int = 320, height: 
     row = np.concatenate([tints[order], np.full((width, 1), 255)], 1).astype(np.uint8)
     return f"<img alt='' width='{width}' height='{height}' style='display: block' src='{figures.data_uri(np.repeat(row[None], height, 0))}'>"
 
-# %% ../../nbs/47_explorer_browse.ipynb #089c9245
+# %% ../../nbs/47_explorer_browse.ipynb #62ef1259
+def lines_of(fig: go.FigureWidget) -> list[dict]:
+    "What is selected on a figure, in plotly's words, as the browser said it last."
+    return list(fig.layout.to_plotly_json().get("selections") or [])
+
+# %% ../../nbs/47_explorer_browse.ipynb #2eee7c32
 class BrowseParts(Panel):
     "The widgets of the panel and where they stand; what they do is in `BrowsePanel`."
 
@@ -222,14 +227,15 @@ class BrowseParts(Panel):
         for box in (self.row, line, below): box.add_class("iin-flow")
         return [line, self.row, below, self.certificate]
 
-# %% ../../nbs/47_explorer_browse.ipynb #c23fd5eb
+# %% ../../nbs/47_explorer_browse.ipynb #9f81a6b8
 def browse_page(panel: "BrowsePanel") -> str:
     "The maps of a panel as a page: hover shows the picture of a point, a selection its pictures, on all maps."
     s, rows = panel.state, panel.state.dots
     by, frames = list(s.labels) or ["nothing"], []
     colors = [point_colors(s.labels[n]) if n in s.labels else [figures.GRAY] * len(s.images) for n in by]
     for name, fig in panel.maps.items():
-        still = go.Figure(fig).update_layout(selections=[], width=270)
+        still = go.Figure(fig).update_layout(width=270)
+        still.layout.selections = ()
         still.data[0].update(customdata=np.arange(len(rows)), selectedpoints=None, hovertemplate=None, hoverinfo="none", text=None)
         if still.layout.images: still.layout.images[0].source = figures.data_uri(cloud(s.xy[name], np.full((len(s.images), 3), 128.0)))
         labelled = {k: {"visible": [bool(s.labels.get(n) is not None and s.labels[n].ndim == 1 and n == panel.by.value) for n in by]}
@@ -244,7 +250,7 @@ def browse_page(panel: "BrowsePanel") -> str:
     views = [*frames, Pointed(thumbnails(s.images[rows]), lines)]
     return saved_page(f"Maps of {s.expl.host.name}", lead, [menu], views, certificate_line(s))
 
-# %% ../../nbs/47_explorer_browse.ipynb #7840cbaa
+# %% ../../nbs/47_explorer_browse.ipynb #d593f547
 class BrowsePanel(BrowseParts):
     "The view of a `BrowseState`: select on any map, see it on all."
 
@@ -256,7 +262,7 @@ class BrowsePanel(BrowseParts):
 
     def _listen(self) -> None:
         for name, fig in self.maps.items():
-            fig.layout.on_change(lambda _, shapes, name=name: self.on_select(name, shapes), "selections")
+            fig.layout.on_change(lambda *_, name=name: self.on_select(name), "selections")
             self.opened[name].observe(lambda change: self.on_open(), "value")
         self.tool.observe(lambda change: self.on_tool(change["new"]), "value")
         self.by.observe(lambda change: self.on_color(), "value")
@@ -264,9 +270,11 @@ class BrowsePanel(BrowseParts):
         self.again.on_click(lambda _: self.on_again())
 
     @told
-    def on_select(self, name: str, shapes: Sequence) -> None:
-        "A line was drawn on a map, or taken away."
-        self.state.select(name, [s if isinstance(s, dict) else s.to_plotly_json() for s in shapes or ()])
+    def on_select(self, name: str) -> None:
+        "A line was drawn on a map, moved, or taken away."
+        fig = self.maps[name]
+        with self.quiet(): fig.layout.selections = shapes = lines_of(fig)
+        self.state.select(name, shapes)
         self._forget(name)
         self.refresh()
 
@@ -274,7 +282,7 @@ class BrowsePanel(BrowseParts):
         "Take away the lines on all maps but one."
         with self.quiet():
             for n, fig in self.maps.items():
-                if n != keep and fig.layout.selections: fig.layout.selections = []
+                if n != keep and lines_of(fig): fig.plotly_relayout({"selections": []})
 
     @told
     def on_clear(self) -> None:
@@ -345,7 +353,7 @@ class BrowsePanel(BrowseParts):
 
     def page(self) -> str: return browse_page(self)
 
-# %% ../../nbs/47_explorer_browse.ipynb #0df6ecb1
+# %% ../../nbs/47_explorer_browse.ipynb #73e240b0
 def browse(
     expl: Explanation,
     data: ImageSet | None = None,                        # to look through; default: the held-out color digits, if T was made on them

@@ -27,8 +27,8 @@ from .parts import (Panel, Scene, answers, bars, certificate_line, chart, contac
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import Factors
 
-# %% ../../nbs/48_explorer_samples.ipynb #5373224e
-DRAWS = {"images": 12, "logits": 200}
+# %% ../../nbs/48_explorer_samples.ipynb #da8a888d
+DRAWS = {"images": 10, "logits": 200}
 LAWS = {"own": "own: encodings of training samples", "gaussian": "gaussian: fitted to them", "standard": "standard: N(0, I)"}
 
 
@@ -50,7 +50,7 @@ class SampleState(Scene):
     index: int = 0
     held: tuple[str, ...] = ()
     law: str = "own"
-    n: int = 0                       # default: 12 pictures, or 200 answers
+    n: int = 0                       # default: 10 pictures, or 200 answers
     seed: int = 0
 
     def __post_init__(self):
@@ -133,7 +133,7 @@ def held_sets(names: list[str], now: tuple[str, ...]) -> list[tuple[str, ...]]:
     return found if now in found else [*found, now]
 
 
-def tiled(pictures: Tensor, columns: int = 4) -> np.ndarray:
+def tiled(pictures: Tensor, columns: int = 5) -> np.ndarray:
     "Pictures (n, C, H, W) as one (C, h, w), a gray line between."
     x = thumbnails(pictures)
     n, c, h, w = x.shape
@@ -217,7 +217,7 @@ class SamplePanel(SampleParts):
         with self.quiet(): self.seed.value = s.seed
         names = answers(s, s.n_answers) if s.n_answers else []
         said = [] if seen.votes is None else [names[v] for v in seen.votes]
-        if self.painted: self.drawn.value = contact_sheet(thumbnails(seen.output), said, columns=6)
+        if self.painted: self.drawn.value = contact_sheet(thumbnails(seen.output), said, columns=5)
         color = figures.GRAY if seen.votes is None else figures.class_colors(seen.votes)
         self.map.data[1].update(x=seen.places[:, 0], y=seen.places[:, 1], marker_color=color)
         if self.bars: self.bars.data[0].y = seen.shares.numpy()
@@ -235,7 +235,7 @@ def samples(
     index: int = 0,                                      # the held input
     held: tuple[str, ...] = (),                          # factors that are not drawn
     law: str = "own",                                    # or "gaussian", "standard"
-    n: int = 0,                                          # draws; default: 12 pictures, or 200 answers
+    n: int = 0,                                          # draws; default: 10 pictures, or 200 answers
     seed: int = 0,
 ) -> SamplePanel:
     "New pictures, or the answers of a host that answers, with chosen factors held at one input's and the others drawn from their laws."
