@@ -122,7 +122,9 @@ def test_pictures_without_a_reader_and_the_page():
     assert page.partition("<body>")[2].count("data:image/png") == 1 and len(page) < 15e6 and panel.message.value == ""
 
 
-@pytest.mark.parametrize("slip", [lambda s: s.select("colour", []), lambda s: s.select("z", [{"path": "M0,0L1,1Z"}]), lambda s: s.take([N])])
+@pytest.mark.parametrize("slip", [
+    lambda s: s.select("colour", []), lambda s: s.select("z", [{"path": "M0,0L1,1Z"}]), lambda s: s.take([N]),
+])
 def test_slips_are_refused_in_words(panel, slip):
     panel.state.take([1, 2])
     with pytest.raises(DataError, match="expected .*, got .*"): slip(panel.state)

@@ -152,8 +152,8 @@ def share_chart(title: str, names: Sequence[str]) -> go.FigureWidget:
     "Shares of classes, empty yet: trace 0 the selection, trace 1 a line where it would be if the selection were like all."
     at = np.arange(len(names))
     bar = go.Bar(x=at, marker_color=figures.class_colors(at), text=list(names), textposition="none", showlegend=False)
-    line = go.Scatter(x=at, mode="markers", marker=dict(symbol="line-ew", size=16, line=dict(width=2.5, color=figures.GRAY)), showlegend=False,
-                      hovertemplate="of all: %{y:.1%}<extra></extra>")
+    dash = dict(symbol="line-ew", size=16, line=dict(width=2.5, color=figures.GRAY))
+    line = go.Scatter(x=at, mode="markers", marker=dash, showlegend=False, hovertemplate="of all: %{y:.1%}<extra></extra>")
     fig = go.Figure([bar, line], dict(template="iin"))
     fig.update_xaxes(tickvals=at, ticktext=list(names), tickangle=0 if len(names) <= 10 else None, showgrid=False)
     fig.update_yaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], tickformat=".0%")
@@ -179,7 +179,8 @@ def strip(values: np.ndarray, everything: np.ndarray, width: int = 320, height: 
     key = [colorsys.rgb_to_hsv(*t)[0] for t in tints / 255] if values.shape[1] == 3 else np.nan_to_num(values[:, 0])
     order = np.argsort(key)[np.linspace(0, len(values) - 1, width).round().astype(int)]
     row = np.concatenate([tints[order], np.full((width, 1), 255)], 1).astype(np.uint8)
-    return f"<img alt='' width='{width}' height='{height}' style='display: block' src='{figures.data_uri(np.repeat(row[None], height, 0))}'>"
+    uri = figures.data_uri(np.repeat(row[None], height, 0))
+    return f"<img alt='' width='{width}' height='{height}' style='display: block' src='{uri}'>"
 
 # %% ../../nbs/47_explorer_browse.ipynb #62ef1259
 def lines_of(fig: go.FigureWidget) -> list[dict]:
@@ -245,8 +246,8 @@ def browse_page(panel: "BrowsePanel") -> str:
     lines = [" · ".join([f"<b>#{i}</b>", *(f"{html.escape(n)} {html.escape(c[v[j]])}" for n, (c, v) in known.items() if v[j] >= 0)])
              for j, i in enumerate(rows)]
     menu = Control("points by", by, by.index(panel.by.value), slider=False)
-    lead = (f"{len(rows):,} of {len(s.images):,} inputs. Move over a point to see its picture; draw a line around some to see them and find "
-            "them on every map; a double click lets go.")
+    lead = (f"{len(rows):,} of {len(s.images):,} inputs. Move over a point to see its picture; draw a line around some to see them and "
+            "find them on every map; a double click lets go.")
     views = [*frames, Pointed(thumbnails(s.images[rows]), lines)]
     return saved_page(f"Maps of {s.expl.host.name}", lead, [menu], views, certificate_line(s))
 
@@ -339,9 +340,11 @@ class BrowsePanel(BrowseParts):
         for n, (part, of_all) in seen.counts.items(): show_shares(self.shares[n], part, of_all, f"{n}, selected (line: all)")
         if self.asked:
             votes = np.bincount(seen.votes[seen.asked], minlength=s.n_answers)
-            show_shares(self.asked, votes, None, f"predicted, {'selected' if len(seen.asked) == seen.n else f'{len(seen.asked):,} of them'}")
+            of = "selected" if len(seen.asked) == seen.n else f"{len(seen.asked):,} of them"
+            show_shares(self.asked, votes, None, f"predicted, {of}")
         chosen = np.ones(total, bool) if s.selected is None else s.selected
-        self.strips.value = "".join(f"{html.escape(n)}, selected{strip(v[chosen], v)}of all{strip(v, v)}" for n, v in s.labels.items() if v.ndim > 1)
+        wide = {n: v for n, v in s.labels.items() if v.ndim > 1}
+        self.strips.value = "".join(f"{html.escape(n)}, selected{strip(v[chosen], v)}of all{strip(v, v)}" for n, v in wide.items())
 
     def _said(self, seen: Browsed) -> tuple[list[str], list[bool]]:
         "The answer for each picture of the sheet, and whether the table says otherwise."
@@ -362,5 +365,5 @@ def browse(
     most: int = 100_000,                                 # rows of `data`
     seed: int = 0,                                       # of the pictures drawn
 ) -> BrowsePanel:
-    "Maps of z and of every factor side by side: select points on one, see their pictures, concepts and answers, and where they lie on the others."
+    "Maps of z and of all factors: select points on one, see their pictures, concepts and answers, and their places on the others."
     return BrowsePanel(BrowseState.of(expl, data, maps, read, most, seed=seed))

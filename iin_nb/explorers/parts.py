@@ -211,8 +211,9 @@ def contact_sheet(pictures: np.ndarray, said: Sequence[str] = (), wrong: Sequenc
     n, _, h, w = pictures.shape
     s, words, slips = figures.whole_scale(room, max(h, w)), [*said] or [""] * n, [*wrong] or [False] * n
     h, w = h * s, w * s
-    cells = [f"<span role='img' aria-label='{html.escape(t)}'>" + (f"<b{' class=iin-wrong' * bool(bad)}>{html.escape(t)}</b>" if said else "")
-             + f"<i style='background-position: 0 -{i * h}px'></i></span>" for i, (t, bad) in enumerate(zip(words, slips, strict=True))]
+    heads = [f"<b{' class=iin-wrong' * bool(bad)}>{html.escape(t)}</b>" if said else "" for t, bad in zip(words, slips, strict=True)]
+    cells = [f"<span role='img' aria-label='{html.escape(t)}'>{head}<i style='background-position: 0 -{i * h}px'></i></span>"
+             for i, (t, head) in enumerate(zip(words, heads, strict=True))]
     uri = figures.data_uri(figures.montage(pictures[:, None], gap=0)) if n else ""
     size = f"--sheet: url({uri}); --w: {w}px; --h: {h}px; --all: {n * h}px; max-width: {columns * (w + 3)}px"
     return f"<div class='iin-sheet' style='{size}'>{''.join(cells)}</div>"

@@ -107,7 +107,8 @@ class SampleParts(Panel):
         hue = figures.factor_colors(state.expl.layout.names)
         self.hold = {k: W.Checkbox(k in state.held, description=k, indent=False, layout=dict(width="100px")) for k in state.names}
         self.hues = [W.HTML(f"<b style='border-left: 5px solid {hue[k]}'>&nbsp;</b>") for k in state.names]
-        self.law = W.Dropdown(options=[(v, k) for k, v in LAWS.items()], value=state.law, description="law", layout=dict(width="300px"), style=narrow)
+        laws = [(v, k) for k, v in LAWS.items()]
+        self.law = W.Dropdown(options=laws, value=state.law, description="law", layout=dict(width="300px"), style=narrow)
         self.again = W.Button(description="draw again", icon="random", layout=dict(width="120px"), tooltip="the next seed")
         self.seed = W.BoundedIntText(state.seed, min=0, max=2**31 - 1, description="seed", layout=dict(width="130px"), style=narrow)
         self.says, self.drawn, self.certificate = W.HTML(), W.HTML(), W.HTML(certificate_line(state))
@@ -119,7 +120,8 @@ class SampleParts(Panel):
         self.picture.add_class("iin-crisp")
         ticks = W.HBox([W.HTML("<b>hold</b>"), *(w for pair in zip(self.hues, self.hold.values(), strict=True) for w in pair)])
         left = W.VBox([self.chosen, self.sheet, W.HTML("the held input (×)"), self.picture], layout=dict(width="206px"))
-        middle = W.VBox([self.says, *([self.drawn] if self.painted else []), *([self.bars] if self.bars else [])], layout=dict(width="440px"))
+        shown = [self.says, *([self.drawn] if self.painted else []), *([self.bars] if self.bars else [])]
+        middle = W.VBox(shown, layout=dict(width="440px"))
         line, top = W.HBox([ticks, self.law, self.again, self.seed]), W.HBox([left, middle, self.map])
         for box in (line, top, ticks): box.add_class("iin-flow")
         return [line, top, self.certificate]
@@ -158,11 +160,14 @@ def samples_page(panel: "SamplePanel", seeds: int = 6) -> str:
     tint = [[figures.GRAY] if d.votes is None else figures.class_colors(d.votes) for d, _ in seen]
     dots = {at: {"x": [d.places[:, 0] for d, _ in seen], "y": [d.places[:, 1] for d, _ in seen], "marker.color": tint}}
     views = [Pictures(thumbnails(s.images[[s.index]]), "the held input (×)", 96)]
-    if painted: views.append(Pictures(np.stack([tiled(d.output) for d, _ in seen]), "the host’s pictures of the draws", 270))
-    if panel.bars: views.append(Moving(go.Figure(panel.bars), {0: {"y": [d.shares.numpy() for d, _ in seen]}}, "what they are taken for"))
-    views += [Moving(go.Figure(panel.map), dots, "the draws on the map of z"), Texts([html.escape(t) for _, t in seen])]
+    if painted: views.append(Pictures(np.stack([tiled(d.output) for d, _ in seen]), "the host’s pictures of the draws", 340))
+    if panel.bars:
+        shares = {0: {"y": [d.shares.numpy() for d, _ in seen]}}
+        views.append(Moving(go.Figure(panel.bars).update_layout(width=340), shares, "what they are taken for"))
+    views = [Texts([html.escape(t) for _, t in seen]), *views, Moving(go.Figure(panel.map), dots, "the draws on the map of z")]
     menu = Control("held", [", ".join(h) or "nothing" for h in sets], sets.index(s.held), slider=False)
-    lead = f"Factors held at input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}, the others drawn anew ({s.n} draws, law: {s.law})."
+    lead = (f"Factors held at input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}, the others drawn anew "
+            f"({s.n} draws, law: {s.law}).")
     wound = Control("seed", [f"seed {s.seed + i}" for i in range(seeds)])
     return saved_page(f"Samples of {s.expl.host.name}", lead, [menu, wound], views, certificate_line(s))
 

@@ -94,7 +94,10 @@ function cut(el, v, i, s) {
     background-size: ${v.width * v.columns * s}px ${v.height * v.rows * s}px`;
 }
 function over(i) {
-  looked.forEach((el, k) => { cut(el.querySelector('.one'), books[k], i, books[k].scale); el.querySelector('output').innerHTML = books[k].lines[i]; });
+  looked.forEach((el, k) => {
+    cut(el.querySelector('.one'), books[k], i, books[k].scale);
+    el.querySelector('output').innerHTML = books[k].lines[i];
+  });
 }
 function choose(rows, from) {
   figures.forEach(el => {
