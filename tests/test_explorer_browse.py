@@ -70,6 +70,13 @@ def test_another_map_takes_over_and_clear_lets_go(panel):
     assert panel.state.selected is None and not lines(panel, "z") and panel.maps["z"].data[0].selectedpoints is None
 
 
+def test_what_the_browser_says_of_the_look_does_no_harm(panel):
+    "It sends an undefined opacity, for which plotly puts an object that it does not take itself."
+    drawn(panel, "z", around(panel, "z", 3) | {"opacity": "_undefined_", "line": {"dash": "dot"}})
+    assert panel.message.value == "" and panel.state.selected[3]
+    panel.maps["z"].to_json()
+
+
 def test_an_empty_line_is_a_selection_of_nothing(panel):
     drawn(panel, "z", ALL | {"x0": 900})
     assert "<b>0</b>" in panel.says.value and list(panel.maps["kind"].data[0].selectedpoints) == [] and panel.message.value == ""

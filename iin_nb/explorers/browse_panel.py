@@ -167,7 +167,7 @@ def show_shares(fig: go.FigureWidget, counts: np.ndarray, of_all: np.ndarray | N
         fig.data[0].y = counts / max(counts.sum(), 1)
         fig.data[0].hovertemplate = "%{text}: %{customdata} · %{y:.1%}<extra></extra>"
         fig.data[0].customdata = counts
-        if of_all is not None: fig.data[1].y = of_all / max(of_all.sum(), 1)
+        fig.data[1].update(visible=of_all is not None, y=[] if of_all is None else of_all / max(of_all.sum(), 1))
         fig.layout.title.text = title
 
 
@@ -185,7 +185,8 @@ def strip(values: np.ndarray, everything: np.ndarray, width: int = 320, height: 
 # %% ../../nbs/47_explorer_browse.ipynb #62ef1259
 def lines_of(fig: go.FigureWidget) -> list[dict]:
     "What is selected on a figure, in plotly's words, as the browser said it last."
-    return list(fig.layout.to_plotly_json().get("selections") or [])
+    said, known = fig.layout.to_plotly_json().get("selections") or [], ("type", "path", "x0", "x1", "y0", "y1", "xref", "yref")
+    return [{k: s[k] for k in known if k in s} for s in said]
 
 # %% ../../nbs/47_explorer_browse.ipynb #2eee7c32
 class BrowseParts(Panel):

@@ -88,6 +88,7 @@ const inputs = page.controls.map((c, k) => document.getElementById('c' + k));
 const places = page.views.map((v, k) => document.getElementById('v' + k));
 const figures = places.filter((el, k) => page.views[k].kind === 'figure');
 const looked = places.filter((el, k) => page.views[k].kind === 'pointed'), books = page.views.filter(v => v.kind === 'pointed');
+let touched = null;
 function cut(el, v, i, s) {
   const x = (i % v.columns) * v.width * s, y = Math.floor(i / v.columns) * v.height * s;
   el.style.cssText = `width: ${v.width * s}px; height: ${v.height * s}px; background-position: -${x}px -${y}px;
@@ -140,8 +141,10 @@ inputs.forEach(el => el.addEventListener('input', show));
 if (looked.length) figures.forEach(el => {
   const own = e => e.points.filter(p => p.curveNumber === 0).map(p => p.pointNumber);
   el.on('plotly_hover', e => own(e).slice(0, 1).forEach(over));
-  el.on('plotly_selected', e => e && choose(own(e), el));
-  el.on('plotly_deselect', () => choose(null, el));
+  el.addEventListener('pointerdown', () => { touched = el; }, true);
+  el.addEventListener('mousedown', () => { touched = el; }, true);
+  el.on('plotly_selected', e => e && el === touched && choose(own(e), el));   // a line taken away from another figure speaks too
+  el.on('plotly_deselect', () => el === touched && choose(null, el));
 });
 show();
 if (looked.length) { over(0); choose(null); }
