@@ -185,7 +185,7 @@ def strip(values: np.ndarray, everything: np.ndarray, width: int = 320, height: 
 # %% ../../nbs/47_explorer_browse.ipynb #62ef1259
 def lines_of(fig: go.FigureWidget) -> list[dict]:
     "What is selected on a figure, in plotly's words, as the browser said it last."
-    said, known = fig.layout.to_plotly_json().get("selections") or [], ("type", "path", "x0", "x1", "y0", "y1", "xref", "yref")
+    said, known = fig.layout.to_plotly_json().get("selections") or [], ("type", "path", "x0", "x1", "y0", "y1", "xref", "yref", "line")
     return [{k: s[k] for k in known if k in s} for s in said]
 
 # %% ../../nbs/47_explorer_browse.ipynb #2eee7c32

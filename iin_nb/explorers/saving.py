@@ -144,7 +144,7 @@ if (looked.length) figures.forEach(el => {
   el.addEventListener('pointerdown', () => { touched = el; }, true);
   el.addEventListener('mousedown', () => { touched = el; }, true);
   el.on('plotly_selected', e => e && el === touched && choose(own(e), el));   // a line taken away from another figure speaks too
-  el.on('plotly_deselect', () => el === touched && choose(null, el));
+  el.on('plotly_deselect', () => el === touched && setTimeout(choose, 0, null, el));   // after plotly's own
 });
 show();
 if (looked.length) { over(0); choose(null); }
