@@ -2,8 +2,8 @@
 
 from importlib import import_module as _import
 
-_builders = {"factors": "factor_panel", "walk": "walk_panel", "response": "response_panel",
-             "analogies": "analogy_panel"}  # function: its module
+_builders = {"factors": "factor_panel", "walk": "walk_panel", "response": "response_panel", "analogies": "analogy_panel",
+             "browse": "browse_panel", "samples": "sample_panel"}  # function: its module
 
 __all__ = [*_builders]
 

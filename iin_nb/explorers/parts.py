@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'STYLE', 'BUSY', 'labels', 'point_colors', 'check_pictures', 'as_atlas', 'places', 'Scene', 'live',
-           'chart', 'class_names', 'thumbnails', 'sheet', 'crisp', 'inputs', 'answers', 'bars', 'answer_line', 'legend',
-           'round_trip', 'certificate_line', 'told', 'Panel']
+           'spots', 'chart', 'class_names', 'thumbnails', 'sheet', 'contact_sheet', 'crisp', 'inputs', 'answers',
+           'bars', 'answer_line', 'legend', 'round_trip', 'certificate_line', 'told', 'Panel']
 
 # %% ../../nbs/41_explorer_parts.ipynb #705cd5b4
 import html
@@ -131,6 +131,10 @@ STYLE = """<style>
 .iin-panel .js-plotly-plot text {fill: var(--jp-ui-font-color1, #1f2430) !important}
 .iin-panel .js-plotly-plot .textpoint text {text-shadow: 0 0 2px var(--jp-layout-color0, #fff), 0 0 2px var(--jp-layout-color0, #fff),
   0 0 2px var(--jp-layout-color0, #fff) !important}
+.iin-panel .iin-sheet {display: grid; grid-template-columns: repeat(auto-fill, var(--w)); gap: 3px; line-height: 1.25}
+.iin-panel .iin-sheet span {text-align: center} .iin-panel .iin-sheet b {display: block; overflow: hidden; white-space: nowrap}
+.iin-panel .iin-sheet i {display: block; width: var(--w); height: var(--h); image-rendering: pixelated;
+  background: var(--sheet) 0 0 / var(--w) var(--all)}
 .iin-panel .iin-wrong {color: var(--jp-error-color0, #b71c1c)}
 .iin-panel .iin-busy {visibility: hidden; animation: iin-appear 0s 0.3s forwards; color: var(--jp-ui-font-color2, #555c68)}
 @keyframes iin-appear {to {visibility: visible}}
@@ -147,17 +151,27 @@ def live(fig: go.Figure, **layout) -> go.FigureWidget:
     return made
 
 
+def spots(scene: Scene, names: tuple[str, ...], rows: np.ndarray | slice) -> np.ndarray:
+    "Where rows of the scene lie on a chart, (M, 2): their own coordinates, or places on an atlas of other inputs."
+    if scene.atlas.z is scene.z: return torch.cat([scene.atlas.coords[n][rows] for n in names], 1).numpy()
+    return places(scene.atlas, names, scene.z[rows], scene.encoded.z_tilde[rows]).numpy()
+
+
 def chart(scene: Scene, names: tuple[str, ...], mark: tuple[float, float] | None, colored_by: str | None,
-          width: int = 232, height: int = 172, more: Sequence = ()) -> go.FigureWidget:
-    "One map: trace 0 its points (row numbers in `customdata`), then `more`, class names, and last the red × if there is a `mark`."
-    xy = places(scene.atlas, names, scene.z[:MAX_POINTS], scene.encoded.z_tilde[:MAX_POINTS]).numpy()
+          width: int = 232, height: int = 172, more: Sequence = (), rows: np.ndarray | None = None) -> go.FigureWidget:
+    """One map: trace 0 its points (row numbers in `customdata`), then `more`, class names, and last the red × if there is a `mark`.
+
+    The points are `rows` of the scene; by default the first 1,500."""
+    rows = np.arange(min(MAX_POINTS, len(scene.z))) if rows is None else rows
+    xy = spots(scene, names, rows)
     values = scene.labels.get(colored_by)
-    part = None if values is None else values[:MAX_POINTS]
+    part = None if values is None else values[rows]
     classes = part if part is not None and part.ndim == 1 else None
     said, flat = [n.removesuffix("_1d") for n in names], len(names) == 1
     look = dict(title=" × ".join(said), what=f"{scene.atlas.method[names[0]]}, {'2-D' if flat else '1-D each'}",
                 names=class_names(scene, colored_by), mark=mark, width=width, height=height)
     fig = figures.embedding(xy, classes, **look) if flat else figures.factor_axes(xy[:, 0], xy[:, 1], *said, classes, **look)
+    fig.data[0].customdata = rows
     fig.data[0].marker.update(size=3.5, color=point_colors(part) if part is not None else figures.GRAY)
     fig = go.Figure([fig.data[0], *more, *fig.data[1:]], fig.layout)
     return live(fig, hovermode="closest", margin=dict(l=4, r=4, b=4))
@@ -190,6 +204,19 @@ def sheet(scene: Scene, columns: int = 6, rows: int = 7) -> go.FigureWidget:
     fig.add_scatter(x=x, y=y, marker=spot, customdata=at, hovertemplate="picture %{customdata}<extra></extra>", **look)
     fig.add_scatter(x=[], y=[], marker=frame, hoverinfo="skip", **look)
     return live(fig, margin=dict(l=0, r=0, t=0, b=0), width=columns * (w + 1) - 1, height=rows * (h + 1) - 1, hovermode="closest")
+
+
+def contact_sheet(pictures: np.ndarray, said: Sequence[str] = (), wrong: Sequence[bool] = (), columns: int = 10, room: int = 64) -> str:
+    "Pictures (N, C, H, W) in rows of at most `columns`, with a word above each, as html; a `wrong` word is set apart."
+    n, _, h, w = pictures.shape
+    s, words, slips = figures.whole_scale(room, max(h, w)), [*said] or [""] * n, [*wrong] or [False] * n
+    h, w = h * s, w * s
+    heads = [f"<b{' class=iin-wrong' * bool(bad)}>{html.escape(t)}</b>" if said else "" for t, bad in zip(words, slips, strict=True)]
+    cells = [f"<span role='img' aria-label='{html.escape(t)}'>{head}<i style='background-position: 0 -{i * h}px'></i></span>"
+             for i, (t, head) in enumerate(zip(words, heads, strict=True))]
+    uri = figures.data_uri(figures.montage(pictures[:, None], gap=0)) if n else ""
+    size = f"--sheet: url({uri}); --w: {w}px; --h: {h}px; --all: {n * h}px; max-width: {columns * (w + 3)}px"
+    return f"<div class='iin-sheet' style='{size}'>{''.join(cells)}</div>"
 
 
 def crisp(picture: np.ndarray, room: int) -> dict:
