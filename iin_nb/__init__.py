@@ -2,7 +2,7 @@
 
 from importlib import import_module as _import
 
-_modules = ("core", "fit", "data", "hosts", "zoo", "latents", "flow", "pairs", "factors", "objective", "explanation",
+_modules = ("core", "fit", "data", "hosts", "zoo", "latents", "sketches", "flow", "pairs", "factors", "objective", "explanation",
             "edit", "response", "embed", "scores", "figures", "explorers", "report", "cli")
 _front = {"explain": "explanation", "load": "explanation", "Explanation": "explanation"}  # name: its module
 

@@ -2,7 +2,7 @@
 
 from importlib import import_module as _import
 
-_builders = {"factors": "factor_panel", "walk": "walk_panel"}  # function: its module
+_builders = {"factors": "factor_panel", "walk": "walk_panel", "sketch_pad": "sketch_pad_widget"}  # function: its module
 
 __all__ = [*_builders]
 
