@@ -232,7 +232,7 @@ def _sketch_ink(sketch: Tensor, size: tuple[int, int], where: str) -> Tensor:
 def stylise(images: Tensor, sketch: Tensor, how: "str | Callable" = "stroke") -> Tensor:
     """Pictures (N, C, H, W) redrawn as the sketch (C, H, W), each with its own pen on its own ground.
 
-    `how`: 'stroke' takes the sketch's stroke, 'slant' its lean, a function (ink (N, 1, H, W), ink of the sketch (1, 1, H, W)) anything else."""
+    `how`: 'stroke' takes the sketch's stroke, 'slant' its lean, a function (ink (N, 1, H, W), sketch's ink (1, 1, H, W)) what it likes."""
     where = "sketches.stylise"
     if not isinstance(images, Tensor) or images.ndim != 4:
         got = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
@@ -244,7 +244,16 @@ def stylise(images: Tensor, sketch: Tensor, how: "str | Callable" = "stroke") ->
         warn_once(f"{where}: these pictures are not strokes of one pen on one ground; what is neither is lost.")
     return inked(style(i, like), ground, pen)
 
-# %% ../nbs/06_sketches.ipynb #905fc3bd
+# %% ../nbs/06_sketches.ipynb #daebefc5
+def _by_lot(base: ImageSet, rows: np.ndarray, sketches: tuple, concept: str, values: tuple, how: "str | Callable", seed: int) -> ImageSet:
+    "`base`, each picture by lot as it is or as one of the sketches; `rows` says which rows of the set below its pictures are."
+    lot = torch.randint(3, (len(rows),), generator=generator(seed + zlib.crc32(concept.encode())))   # two concepts: two lots
+    x = base.images.clone()
+    for k, sketch in enumerate(sketches, 1): x[lot == k] = stylise(x[lot == k], sketch, how)
+    told, source = np.array([None, *values], object)[lot.numpy()], base.table.get("source", rows)
+    return replace(base, images=x, table=base.table.assign(source=source, drawn_from=rows, **{concept: told}))
+
+
 def from_sketches(
     images: ImageSet,
     sketch_a: Tensor,                          # (C, H, W) in [-1, 1], of any size and color
@@ -258,15 +267,11 @@ def from_sketches(
     where = "sketches.from_sketches"
     if not isinstance(images, ImageSet): raise DataError(where, "an ImageSet", type(images).__name__, "data.from_table(images, table).")
     if concept in images.table: raise DataError(where, "a new column", repr(concept), "Choose another name.")
-    if len(set(values)) != 2 or None in values: raise DataError(where, "two different values", str(values), "For example ('thin', 'bold').")
+    if len(set(values)) != 2 or None in values: raise DataError(where, "two values", str(values), "For example ('thin', 'bold').")
     for s in (sketch_a, sketch_b): stylise(images.images[:0], s, how)   # refuse now, not in the middle
 
     def drawn(base: ImageSet, rows: np.ndarray, seed: int) -> ImageSet:
-        lot = torch.randint(3, (len(rows),), generator=generator(seed + zlib.crc32(concept.encode())))   # two concepts: two lots
-        x = base.images.clone()
-        for k, sketch in enumerate((sketch_a, sketch_b), 1): x[lot == k] = stylise(x[lot == k], sketch, how)
-        told, source = np.array([None, *values], object)[lot.numpy()], base.table.get("source", rows)
-        return replace(base, images=x, table=base.table.assign(source=source, drawn_from=rows, **{concept: told}), redraw=redraw)
+        return replace(_by_lot(base, rows, (sketch_a, sketch_b), concept, values, how, seed), redraw=redraw)
 
     def redraw(part: ImageSet, seed: int) -> ImageSet:
         rows = part.table["drawn_from"].to_numpy()

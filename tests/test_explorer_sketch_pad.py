@@ -1,5 +1,8 @@
 """The sketch pad without a browser: strokes are set, the picture is read."""
+import base64
 import io
+import json
+import re
 
 import numpy as np
 import pytest
@@ -42,7 +45,6 @@ def test_what_is_shown_back_is_what_python_reads(pad):
 
 def test_from_a_browser_the_same_strokes_arrive(pad):
     "A message as the browser sends it: JSON has no tuples and no torch."
-    import json
     pad.set_state({"strokes": json.loads(json.dumps([LINE])), "ground": "#102030", "brush": 0.25, "color": "#ffffff"})
     assert torch.equal(pad.image, sketches.rasterise([LINE], 32, "#102030")) and pad.brush == 0.25 and pad.color == "#ffffff"
 
@@ -58,7 +60,8 @@ def test_a_loaded_picture_is_the_ground(pad):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("strokes", [LINE | {"points": [[0, 2]]}]), ("strokes", ["x"]), ("strokes", [LINE | {"size": -1}]), ("strokes", [LINE | {"color": "blue"}]),
+    ("strokes", [LINE | {"points": [[0, 2]]}]), ("strokes", ["x"]), ("strokes", [LINE | {"size": -1}]),
+    ("strokes", [LINE | {"color": "blue"}]),
     ("ground", "white"), ("color", "#fff"), ("brush", 0.0), ("brush", 1.5), ("size", 3), ("picture", "data:image/png;base64,AAAA"),
     ("picture", "https://example.org/cat.png"), ("picture", "data:image/png;base64,*")])
 def test_slips_are_refused_and_change_nothing(pad, name, value):
@@ -75,7 +78,6 @@ def test_builder_passes_everything_on():
 
 def test_the_script_stands_alone():
     "No import, no address: nothing is fetched. Every trait the browser uses is synchronised."
-    import re
     assert "import" not in P.SCRIPT and "http" not in P.SCRIPT and "export default { render }" in P.SCRIPT
     used = set(re.findall(r'(?:get|set|send)\("(\w+)"', P.SCRIPT))
     synced = set(P.SketchPad.class_traits(sync=True))
@@ -84,7 +86,6 @@ def test_the_script_stands_alone():
 
 def test_a_transparent_or_gray_picture_can_be_loaded(pad):
     from PIL import Image
-    import base64
     for mode in ("L", "RGBA", "P"):
         out = io.BytesIO()
         Image.new(mode, (20, 20)).save(out, "PNG")

@@ -53,7 +53,7 @@ function render({ model, el }) {
       c.lineWidth = s.size * side;
       c.beginPath();
       s.points.forEach(([x, y], i) => i ? c.lineTo(x * side, y * side) : c.moveTo(x * side, y * side));
-      if (s.points.length === 1) c.lineTo(s.points[0][0] * side, s.points[0][1] * side);
+      if (s.points.length === 1) c.lineTo(s.points[0][0] * side + 0.01, s.points[0][1] * side);   // a dot: lines of no length are not drawn
       c.stroke();
     }
   }
@@ -152,10 +152,10 @@ export default { render };
 
 # %% ../../nbs/49_explorer_sketch_pad.ipynb #e48b1ada
 SHEET = """
-.iin-pad {max-width: 460px; color: var(--jp-ui-font-color1, inherit); font: 13px system-ui, sans-serif; font-variant-numeric: tabular-nums}
-.iin-pad .iin-tools {display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 4px 0}
+.iin-pad {max-width: 570px; color: var(--jp-ui-font-color1, inherit); font: 13px system-ui, sans-serif; font-variant-numeric: tabular-nums}
+.iin-pad .iin-tools {display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 1px}
 .iin-pad label {display: inline-flex; gap: 6px; align-items: center}
-.iin-pad canvas {width: 320px; height: 320px; touch-action: none; cursor: crosshair; border: 1px solid rgba(128, 128, 128, 0.6)}
+.iin-pad canvas {width: 320px; height: 320px; touch-action: none; cursor: crosshair; box-shadow: 0 0 0 1px rgba(128, 128, 128, 0.6)}
 .iin-pad img {image-rendering: pixelated; border: 1px solid rgba(128, 128, 128, 0.6)}
 .iin-pad figure {margin: 0; width: 98px}
 .iin-pad figcaption, .iin-pad [role=status] {font-size: 12px; color: var(--jp-ui-font-color2, inherit)}
