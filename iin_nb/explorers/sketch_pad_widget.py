@@ -152,7 +152,8 @@ export default { render };
 
 # %% ../../nbs/49_explorer_sketch_pad.ipynb #e48b1ada
 SHEET = """
-.iin-pad {max-width: 570px; padding: 2px 4px; color: var(--jp-ui-font-color1, inherit); font: 13px system-ui, sans-serif; font-variant-numeric: tabular-nums}
+.iin-pad {max-width: 570px; padding: 2px 4px; color: var(--jp-ui-font-color1, inherit);
+  font: 13px system-ui, sans-serif; font-variant-numeric: tabular-nums}
 .iin-pad .iin-tools {display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 1px}
 .iin-pad label {display: inline-flex; gap: 6px; align-items: center}
 .iin-pad canvas {width: 320px; height: 320px; touch-action: none; cursor: crosshair; box-shadow: 0 0 0 1px rgba(128, 128, 128, 0.6)}
