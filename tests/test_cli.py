@@ -45,7 +45,7 @@ def small(monkeypatch):
     monkeypatch.setattr(report, "answers", lambda expl, f, k, n, **kw: response.answers(expl, f, k, 30, **kw))
     monkeypatch.setattr(zoo, "judge", lambda: lambda x: x.flatten(1)[:, 500:510])
     monkeypatch.setattr(embed, "start_maps", lambda atlas, names, seed, after: Made(atlas))
-    monkeypatch.setattr(report, "SHIPPED", ())
+    monkeypatch.setattr(embed, "SHIPPED", ())
     for kind in cli.KINDS: monkeypatch.setitem(zoo.RECIPES, kind, replace(zoo.RECIPES[kind], n_steps=2, eval_every=1))
 
 
