@@ -139,6 +139,8 @@ class LiveFigure(go.FigureWidget):
     script = traitlets.Unicode().tag(sync=True)
     _esm = """
 const key = 'iin plotly VERSION';
+const unset = changes => Object.values(changes ?? {}).forEach(values =>   // what plotly's own model forgets before it is drawn
+  Array.isArray(values) && values.forEach((v, k) => { if (v === '_undefined_') values[k] = undefined; }));
 const sent = ['addTraces', 'deleteTraces', 'moveTraces', 'restyle', 'relayout', 'update', 'animate'].map(name => '_py2js_' + name);
 async function load(model) {
   const holder = await model.widget_manager.get_model(model.get('script'));
@@ -149,14 +151,18 @@ export default () => {
   let figure;
   return {
     initialize({model}) {
-      const missed = [], keep = sent.map(name => () => model.get(name) && missed.push([name, model.get(name)]));
-      sent.forEach((name, k) => model.on('change:' + name, keep[k]));
+      let missed = [];
+      sent.forEach(name => model.on('change:' + name, () => {
+        const message = model.get(name);
+        unset(message?.restyle_data ?? message?.style_data);
+        if (message) missed?.push([name, message]);
+      }));
       globalThis[key] ??= load(model).catch(error => { delete globalThis[key]; throw error; });
       figure = globalThis[key].then(plotly => {
-        sent.forEach((name, k) => model.off('change:' + name, keep[k]));
-        const made = plotly.default();
+        const made = plotly.default(), early = missed;
+        missed = null;
         made.initialize({model});
-        missed.forEach(([name, value]) => { model.set(name, value); model.set(name, null); });
+        early.forEach(([name, message]) => { model.set(name, message); model.set(name, null); });
         return made;
       });
       figure.catch(() => {});   // render tells
