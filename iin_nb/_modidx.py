@@ -102,6 +102,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'iin_nb.embed._make': ('embed.html#_make', 'iin_nb/embed.py'),
                               'iin_nb.embed._membership': ('embed.html#_membership', 'iin_nb/embed.py'),
                               'iin_nb.embed._nearest': ('embed.html#_nearest', 'iin_nb/embed.py'),
+                              'iin_nb.embed._smallest': ('embed.html#_smallest', 'iin_nb/embed.py'),
                               'iin_nb.embed._spread': ('embed.html#_spread', 'iin_nb/embed.py'),
                               'iin_nb.embed._work': ('embed.html#_work', 'iin_nb/embed.py'),
                               'iin_nb.embed.atlas': ('embed.html#atlas', 'iin_nb/embed.py'),

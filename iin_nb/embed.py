@@ -64,12 +64,22 @@ def umap_map(x: Tensor, dim: int = 2, n_neighbors: int = 15, min_dist: float = 0
     return torch.from_numpy(np.ascontiguousarray(made, dtype=np.float32))
 
 # %% ../nbs/22_embed.ipynb #ecf77d40
+def _smallest(values: Tensor, k: int, block: int = 100) -> Tensor:
+    "Columns (M, k) of each row's k smallest values (M, N): they lie in the k blocks with the smallest minima, so only those are sorted."
+    n = values.shape[1] // block * block
+    if n <= k * block: return values.topk(k, largest=False).indices
+    parts = values[:, :n].unflatten(1, (-1, block)).amin(2).topk(k, largest=False).indices
+    inside = (parts[:, :, None] * block + torch.arange(block, device=values.device)).flatten(1)
+    columns = torch.cat([inside, torch.arange(n, values.shape[1], device=values.device).expand(len(values), -1)], 1)
+    return columns.gather(1, values.gather(1, columns).topk(k, largest=False).indices)
+
+
 def _nearest(reference: Tensor, new: Tensor, k: int) -> tuple[Tensor, Tensor]:
     "Row numbers (M, k) of the reference points nearest to each new one, nearest first, and their squared distances."
     center = reference.mean(0)
     near = reference - center
     closeness = torch.addmm(near.square().sum(1), new - center, near.T, alpha=-2)   # squared distance, less |new|², which ranks nothing
-    index = closeness.topk(min(k, len(reference)), largest=False).indices
+    index = _smallest(closeness, min(k, len(reference)))
     squared, order = (new[:, None] - reference[index]).square().sum(2).sort(1)
     return index.gather(1, order), squared
 
@@ -123,24 +133,26 @@ def _spread(xy: Tensor, low: Tensor, step: Tensor, size: list[int]) -> Tensor:
     return counts
 
 
-def repulsion(coords: Tensor, cell: float = 0.1, most: int = 256) -> Repulsion:
+def repulsion(coords: Tensor) -> Repulsion:
     """The mean force with which the points y_j (N, 1 or 2) of a UMAP push a place y away, each component clipped to ±4 as umap-learn does,
 
         r(y) = (1/N) Σ_j 2b (y − y_j) / ((0.001 + d²)(1 + a d^2b)),   d = ‖y − y_j‖,
 
-    on a grid of `cell` (of at most `most` points a side), by one convolution."""
+    on a grid of 0.1 (in 1-D 0.01; of at most 256 points a side, in 1-D 4,096), by one convolution."""
     flat = coords.shape[1] == 1
+    cell, most = (0.01, 4096) if flat else (0.1, 256)
     xy = torch.nn.functional.pad(coords.double(), (0, 1 if flat else 0))
     low, high = xy.amin(0) - 1, xy.amax(0) + 1
     size = [1 if flat and k else int(min(most, math.ceil(s / cell) + 1)) for k, s in enumerate((high - low).tolist())]
     step = (high - low) / (torch.tensor(size) - 1).clamp_min(1)
     if flat: low[1] = 0
     twice = [2 * s for s in size]   # room for the convolution not to meet itself
-    offset = torch.stack(torch.meshgrid(*(torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) * s for n, s in zip(twice, step)), indexing="ij"))
+    lines = [torch.fft.fftfreq(n, 1 / n, dtype=torch.float64) * s for n, s in zip(twice, step, strict=True)]
+    offset = torch.stack(torch.meshgrid(*lines, indexing="ij"))
     squared = offset.square().sum(0)
     force = (2 * B * offset / ((1e-3 + squared) * (1 + A * squared**B))).clamp(-4, 4)
     made = torch.fft.irfft2(torch.fft.rfft2(_spread(xy, low, step, size), s=twice) * torch.fft.rfft2(force), s=twice)
-    return Repulsion((made[:coords.shape[1], :size[0], :size[1]] / len(coords)).to(coords.dtype), low.to(coords.dtype), high.to(coords.dtype))
+    return Repulsion(*(t.to(coords.dtype) for t in (made[:coords.shape[1], :size[0], :size[1]] / len(coords), low, high)))
 
 # %% ../nbs/22_embed.ipynb #dda9ed06
 def _membership(squared: Tensor) -> Tensor:
@@ -154,24 +166,29 @@ def _membership(squared: Tensor) -> Tensor:
     return (-distance / sigma).exp()
 
 
-def umap_place(reference: Tensor, coords: Tensor, new: Tensor, push: Repulsion | None = None, k: int = 15, n_steps: int = 24) -> Tensor:
-    """Where `new` points (M, D) come to rest on a UMAP (N, 1 or 2) of `reference` (N, D): the balance that umap-learn's `transform` nears by chance,
+def umap_place(reference: Tensor, coords: Tensor, new: Tensor, push: Repulsion | None = None, k: int = 15,
+               n_steps: int = 16) -> Tensor:
+    """Where `new` points (M, D) come to rest on a UMAP (N, 1 or 2) of `reference` (N, D): the balance that umap-learn's `transform` nears
+    by chance,
 
         Σ_i c_i (y − y_i) = 5 W r(y),   c_i = w_i 2ab d_i^(2b−2) / (1 + a d_i^2b),   d_i = ‖y − y_i‖,   W = Σ_i w_i,
 
-    over the k nearest references, w_i UMAP's weights and r the map's `repulsion` (made here unless given), by an over-relaxed fixed-point iteration
-    from their weighted mean. A point much nearer to one reference than to all others takes its place, a reference point its own."""
+    over the k nearest references, w_i UMAP's weights and r the map's `repulsion` (made here unless given), by a fixed-point iteration with
+    momentum from their weighted mean, in steps of at most 1. A point much nearer to one reference than to all others takes its place, a
+    reference point its own."""
     _check_places("embed.umap_place", reference, coords, new, 4)
     index, squared = _nearest(reference, new, k)
     push, near, weight = repulsion(coords) if push is None else push, coords[index], _membership(squared)
     total = weight.sum(1, keepdim=True)
     y = (weight[:, :, None] * near).sum(1) / total
+    move = torch.zeros_like(y)
     for _ in range(n_steps):
         d = (y[:, None] - near).square().sum(2).clamp_min(1e-6)
         curve = d ** (B - 1)
         pull = weight * (2 * A * B * curve / (1 + A * d * curve))
         rest = ((pull[:, :, None] * near).sum(1) + NEGATIVES * total * push.at(y)) / pull.sum(1, keepdim=True)
-        y = y + 1.5 * (rest - y)
+        move = (0.5 * move + 1.5 * (rest - y)).clamp(-1, 1)
+        y = y + move
     alone = (1 - (squared[:, :1] / squared[:, 1:2].clamp_min(1e-30)).sqrt()) ** 4
     return torch.lerp(y, near[:, 0], alone)
 

@@ -1,4 +1,5 @@
 """Maps: PCA, placing, and UMAP in another process, which leaves nothing behind however it ends."""
+import math
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from toy_explanation import explain_toy, recipes
 
 from iin_nb import core, embed
 from iin_nb.core import DataError, IINError, ShapeError
-from iin_nb.embed import Atlas, atlas, pca_map, place, start_maps, umap_map
+from iin_nb.embed import A, Atlas, B, _smallest, atlas, pca_map, place, repulsion, start_maps, umap_map, umap_place
 from iin_nb.factors import Layout
 
 
@@ -114,12 +115,77 @@ def test_placing_stays_on_the_map():
     assert (made >= y.amin(0) - 1e-4).all() and (made <= y.amax(0) + 1e-4).all()
 
 
+def test_only_the_blocks_that_count_are_sorted():
+    values = noise(7, 4321)
+    assert torch.equal(values.gather(1, _smallest(values, 9)).sort(1).values, values.sort(1).values[:, :9])
+
+
+@pytest.mark.parametrize("d, alike", [(1, 0.998), (2, 0.99)])
+def test_repulsion_is_that_of_all_points(d, alike):
+    y, at = 3 * noise(800, d), 2 * noise(50, d, 1)
+    v = at[:, None] - y
+    squared = v.square().sum(2, keepdim=True)
+    exact = (2 * B * v / ((1e-3 + squared) * (1 + A * squared**B))).clamp(-4, 4).mean(1)
+    found = repulsion(y).at(at)
+    assert (found - exact).norm(dim=1).median() < 0.02 * exact.norm(dim=1).median() + 0.01
+    assert torch.corrcoef(torch.stack([found.flatten(), exact.flatten()]))[0, 1] > alike
+
+
+@pytest.mark.parametrize("d", [1, 2])
+def test_on_a_umap_a_point_comes_to_rest_where_forces_balance(d):
+    x, new = noise(600, 4), noise(40, 4, 2)
+    y = 3 * x[:, :d] + 0.5 * noise(600, d, 1)
+    push = repulsion(y)
+    at = umap_place(x, y, new, push, n_steps=500)
+    distance, index = torch.cdist(new, x).topk(15, largest=False)
+    w = (-distance / _sigma(distance)).exp()
+    u = at[:, None] - y[index]
+    squared = u.square().sum(2).clamp_min(1e-6)
+    pull = ((w * 2 * A * B * squared ** (B - 1) / (1 + A * squared**B))[:, :, None] * u).sum(1)
+    assert (pull - 5 * w.sum(1, keepdim=True) * push.at(at)).norm(dim=1).median() < 0.05 * pull.norm(dim=1).median()
+
+
+def _sigma(distance):
+    "By another way than the module's: a fine search."
+    grid = torch.linspace(1e-3, 8, 40_000)
+    sums = torch.stack([(-row[:, None] / grid).exp().sum(0) for row in distance])
+    return grid[(sums - math.log2(distance.shape[1])).abs().argmin(1)][:, None]
+
+
+def test_on_a_umap_a_reference_point_keeps_its_place():
+    x, y = noise(400, 6), 5 * noise(400, 2, 1)
+    assert (umap_place(x, y, x) - y).abs().max() < 1e-3
+
+
+def test_on_a_umap_of_little():
+    assert umap_place(noise(4, 3), noise(4, 2), noise(2, 3)).isfinite().all()
+    assert umap_place(torch.ones(6, 3), torch.zeros(6, 2), torch.ones(2, 3)).tolist() == [[0, 0]] * 2
+    assert umap_place(noise(30, 3), noise(30, 1), noise(0, 3)).shape == (0, 1)
+    double = umap_place(noise(30, 3).double(), noise(30, 2).double(), noise(5, 3).double())
+    assert double.dtype == torch.float64 and double.isfinite().all()
+    with pytest.raises(DataError, match="embed.umap_place: expected one coordinate row per reference point"):
+        umap_place(noise(9, 3), noise(8, 2), noise(2, 3))
+
+
+def test_an_atlas_places_by_what_its_map_is(toy):
+    explained, u, _ = toy
+    made = atlas(explained, u, umap=False, names=["z"])
+    fresh = explained.host.encode(recipes(5, seed=3)[0])
+    z_tilde = explained.from_z(fresh).z_tilde
+    assert torch.equal(made.place("z", fresh, z_tilde), place(made.z, made.coords["z"], fresh))
+    made.method["z"] = "UMAP"
+    assert torch.equal(made.place("z", fresh, z_tilde), umap_place(made.z, made.coords["z"], fresh))
+    made.coords["z"] = made.coords["z"] + 50   # another map under the same name: its own repulsion
+    assert torch.equal(made.place("z", fresh, z_tilde), umap_place(made.z, made.coords["z"], fresh))
+
+
 def test_placing_is_fast():
     "Bound of the explorers: 15 ms for 200 points on a map of 10,000; here with room for a busy machine."
-    x, y, new, times = noise(10_000, 64), noise(10_000, 2, 1), noise(200, 64, 2), []
+    x, y, new, times = noise(10_000, 64), 5 * noise(10_000, 2, 1), noise(200, 64, 2), []
+    push = repulsion(y)
     for _ in range(10):
         start = time.perf_counter()
-        place(x, y, new)
+        umap_place(x, y, new, push)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.03
 
