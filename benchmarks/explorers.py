@@ -1,26 +1,109 @@
-"""Measure the explorers in a headless Chromium.
+"""Measure the explorers.
 
+    python benchmarks/explorers.py kernel        milliseconds of an event in the kernel, every explorer, both shipped explanations
+    python benchmarks/explorers.py place         placing 200 points on UMAPs of 9,800, against umap-learn's transform
     python benchmarks/explorers.py points [N]    frames a second on four maps of N (100,000) points: lasso, pan, zoom (a box)
+    python benchmarks/explorers.py page          milliseconds from a slider to the picture in JupyterLab; seconds to open `factors` cold
+    python benchmarks/explorers.py sketches      concepts from two sketches, three seeds
+    python benchmarks/explorers.py all
 
-Two ways are compared: all points as WebGL points, and what `explorers.browse` does above 1,500: a sample as points over a still
+Each part prints its numbers and puts them into explorers.json beside this file, from which results.py writes the table.
+`points` compares two ways: all points as WebGL points, and what `explorers.browse` does above 1,500, a sample as points over a still
 image of all."""
 import json
 import math
 import sys
 import tempfile
+import time
+import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from playwright.sync_api import sync_playwright
 
-from iin_nb import figures
+from iin_nb import data, embed, explanation, explorers, figures
 from iin_nb.explorers.browse_panel import cloud, frame, inside, numbers
 from iin_nb.explorers.parts import MAX_POINTS
+
+KINDS = ("classifier", "autoencoder")
 
 FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 COUNT = """() => {window.times = []; const step = t => {window.times.push(t); window.ticking = requestAnimationFrame(step)};
   window.ticking = requestAnimationFrame(step)}"""
+
+
+def events(name: str, panel, n: int, g: np.random.RandomState) -> list:
+    "`n` things a person does to an explorer, as functions to call: what is dragged or clicked most."
+    rows = g.permutation(len(panel.state.images))[:n]
+    if name == "factors":
+        sliders = [row.slider for row in panel.rows.values()]
+        return [partial(setattr, sliders[i % len(sliders)], "value", t) for i, t in enumerate(g.rand(n))]
+    if name == "walk": return [partial(setattr, panel.step, "value", t) for t in range(1, n + 1)]
+    if name == "analogies": return [partial(panel.on_click, [i]) for i in g.randint(len(panel.sheet.data[1].x), size=n)]
+    if name == "browse":
+        def select(chart: str, center: np.ndarray):
+            low, high = center - 1.5, center + 1.5
+            box = dict(type="rect", x0=low[0], y0=low[1], x1=high[0], y1=high[1], xref="x", yref="y")
+            with panel.quiet(): panel.maps[chart].layout.selections = [box]
+            panel.on_select(chart)
+        charts = [panel.state.charts[k % len(panel.state.charts)] for k in range(n)]
+        return [partial(select, c, panel.state.xy[c][i]) for c, i in zip(charts, rows, strict=True)]
+    if name == "samples": return [panel.again.click] * n
+    return [partial(panel.on_click, [int(i)]) for i in rows]   # response, and a new start of a walk
+
+
+def kernel(n: int = 200) -> dict:
+    "Median and 95th percentile of `n` events in each explorer, milliseconds from the event to the last trait that is set."
+    found = {}
+    for kind in KINDS:
+        expl = explanation.shipped(f"digits-{kind}")
+        for name in ("factors", "walk", "walk: new start", "response", "analogies", "browse", "samples"):
+            panel, times = getattr(explorers, name.split(":")[0])(expl), []
+            for event in events(name, panel, n, np.random.RandomState(0)):
+                start = time.perf_counter()
+                event()
+                times.append(1000 * (time.perf_counter() - start))
+            if panel.message.value: raise RuntimeError(panel.message.value)
+            panel.close()
+            median, slow = np.percentile(times, [50, 95])
+            found.setdefault(name, {})[kind] = {"median": round(float(median), 1), "p95": round(float(slow), 1), "n": len(times)}
+            print(name, kind, found[name][kind], file=sys.stderr)
+    return found
+
+
+def place(n: int = 200, seeds: tuple[int, ...] = (42, 1, 2, 3)) -> dict:
+    "Milliseconds and median distances: ours to umap-learn's places, and umap-learn's under one seed to those under another."
+    import umap
+    expl, colors = explanation.shipped("digits-autoencoder"), data.color_digits()
+    order = torch.randperm(len(colors), generator=torch.Generator().manual_seed(0))
+    z = torch.cat([expl.host.encode(x) for x in colors.images.split(500)])[order]
+    both, found = expl.from_z(z), {}
+    for name, x in {"z": z, **{k: both[k] for k in expl.layout.names}, "digit_1d": both["digit"]}.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mapper = umap.UMAP(n_components=2 - name.endswith("_1d"), random_state=0).fit(x[n:].numpy())
+        coords, new, theirs, slow = torch.from_numpy(mapper.embedding_.copy()), x[:n], [], []
+        for seed in (0, *seeds):   # the first compiles
+            mapper.transform_seed, start = seed, time.perf_counter()
+            theirs.append(torch.from_numpy(mapper.transform(new.numpy())))
+            slow.append(1000 * (time.perf_counter() - start))
+        start = time.perf_counter()
+        push, fast = embed.repulsion(coords), []
+        field = 1000 * (time.perf_counter() - start)
+        for _ in range(15):
+            start = time.perf_counter()
+            ours = embed.umap_place(x[n:], coords, new, push)
+            fast.append(1000 * (time.perf_counter() - start))
+        apart = lambda a, b: float((a - b).norm(dim=1).median())
+        pairs = [apart(a, b) for i, a in enumerate(theirs[1:]) for b in theirs[1:][:i]]
+        found[name] = {"ours_ms": float(np.median(fast)), "transform_ms": float(np.median(slow[1:])), "field_once_ms": field,
+                       "ours_to_theirs": float(np.mean([apart(ours, t) for t in theirs[1:]])), "theirs_to_theirs": float(np.mean(pairs)),
+                       "std": coords.std(0).tolist(), "references": len(coords)}
+        print(name, found[name], file=sys.stderr)
+    return found
 
 
 def maps(n: int, way: str, seed: int = 0) -> list[go.Figure]:
@@ -78,7 +161,6 @@ def drag(page, tool: str, steps: int = 60) -> dict:
 
 def points(n: int = 100_000) -> dict:
     "Frames a second for both ways and three gestures, and seconds of the even-odd test on all points."
-    import time
     found = {}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
         browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
@@ -98,7 +180,13 @@ def points(n: int = 100_000) -> dict:
     return found | {"inside_seconds": round(time.perf_counter() - start, 3), "n": n}
 
 
+PARTS = {"kernel": kernel, "place": place, "points": points}
+STORE = Path(__file__).with_name("explorers.json")
+
 if __name__ == "__main__":
-    parts = {"points": points}
-    if len(sys.argv) < 2 or sys.argv[1] not in parts: sys.exit(__doc__)
-    print(json.dumps(parts[sys.argv[1]](*map(int, sys.argv[2:])), indent=2))
+    if len(sys.argv) < 2 or sys.argv[1] not in (*PARTS, "all"): sys.exit(__doc__)
+    for name in PARTS if sys.argv[1] == "all" else sys.argv[1:2]:
+        found = PARTS[name](*map(int, sys.argv[2:]))
+        print(json.dumps({name: found}, indent=2))
+        known = json.loads(STORE.read_text()) if STORE.exists() else {}
+        STORE.write_text(json.dumps(known | {name: found}, indent=1) + "\n")

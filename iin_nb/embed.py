@@ -174,8 +174,8 @@ def umap_place(reference: Tensor, coords: Tensor, new: Tensor, push: Repulsion |
         Σ_i c_i (y − y_i) = 5 W r(y),   c_i = w_i 2ab d_i^(2b−2) / (1 + a d_i^2b),   d_i = ‖y − y_i‖,   W = Σ_i w_i,
 
     over the k nearest references, w_i UMAP's weights and r the map's `repulsion` (made here unless given), by a fixed-point iteration with
-    momentum from their weighted mean, in steps of at most 1. A point much nearer to one reference than to all others takes its place, a
-    reference point its own."""
+    momentum from their weighted mean, in at most `n_steps` steps of at most 1. A point much nearer to one reference than to all others
+    takes its place, a reference point its own."""
     _check_places("embed.umap_place", reference, coords, new, 4)
     index, squared = _nearest(reference, new, k)
     push, near, weight = repulsion(coords) if push is None else push, coords[index], _membership(squared)
@@ -189,6 +189,7 @@ def umap_place(reference: Tensor, coords: Tensor, new: Tensor, push: Repulsion |
         rest = ((pull[:, :, None] * near).sum(1) + NEGATIVES * total * push.at(y)) / pull.sum(1, keepdim=True)
         move = (0.5 * move + 1.5 * (rest - y)).clamp(-1, 1)
         y = y + move
+        if (move.abs() < 1e-3).all(): break
     alone = (1 - (squared[:, :1] / squared[:, 1:2].clamp_min(1e-30)).sqrt()) ** 4
     return torch.lerp(y, near[:, 0], alone)
 

@@ -97,6 +97,17 @@ def test_answers_are_those_of_the_host(panel):
     assert np.array_equal(seen.votes, direct)
 
 
+def test_answers_that_take_long_come_by_and_by(monkeypatch):
+    expl, images = stand_in()
+    monkeypatch.setitem(B.PORTION, "images", 7)
+    panel = explorers.browse(expl, images, read=lambda x: x.flatten(1)[:, :3])
+    assert panel.sheet.value.count("…") > 0 and "7 of them so far" in panel.asked.layout.title.text
+    panel.finish()
+    assert "…" not in panel.sheet.value and panel.asked.layout.title.text == "predicted, selected" and not len(panel.state.left())
+    direct = images.images.shape[0]
+    assert (panel.state.look().votes >= 0).sum() == direct
+
+
 def test_more_than_are_drawn():
     expl, images = stand_in("logits")
     many = ImageSet(images.images.repeat(30, 1, 1, 1), images.table.iloc[np.tile(np.arange(N), 30)].reset_index(drop=True), 0, "noise")

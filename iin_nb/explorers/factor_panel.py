@@ -73,7 +73,7 @@ class FactorsState(Scene):
 
     def __post_init__(self):
         super().__post_init__()
-        self.directions = {n: directions(law) for n, law in self.expl.laws.items()}
+        self.directions, self._placed = {n: directions(law) for n, law in self.expl.laws.items()}, {}
         self.choose(self.index)
 
     @property
@@ -113,13 +113,20 @@ class FactorsState(Scene):
         a = x[self.index if self.a[name] is None else self.a[name], None]
         return torch.lerp(a, x[self.b[name], None], t)
 
+    def _place(self, name: str, z: Tensor, f: Factors) -> Tensor:
+        "Place (1, 1 or 2) on a map; a block that has not moved is where it was."
+        part = z if name == "z" else f[name.removesuffix("_1d")]
+        if name not in self._placed or not torch.equal(part, self._placed[name][0]):
+            self._placed[name] = part, self.atlas.place(name, z, f.z_tilde)
+        return self._placed[name][1]
+
     def look(self) -> Seen:
         "Run T⁻¹, the rest of the host, and the placing on every map, for the one z̃."
         f = self.encoded[self.index].replace(**{n: self.block(n) for n in self.names})
         z = self.expl.to_z(f)
         output = self.expl.host.decode(z)
         logits = self.read_output(output)
-        marks = tuple(tuple(places(self.atlas, names, z, f.z_tilde)[0].tolist()) for names in self.charts)
+        marks = tuple(tuple(torch.cat([self._place(n, z, f) for n in names], 1)[0].tolist()) for names in self.charts)
         return Seen(f, z, output[0], None if logits is None else logits[0].softmax(0), marks, round_trip(self, f, z))
 
 # %% ../../nbs/43_explorer_factors.ipynb #bf8351f3

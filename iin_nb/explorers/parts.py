@@ -8,7 +8,9 @@ __all__ = ['MAX_POINTS', 'STYLE', 'BUSY', 'labels', 'point_colors', 'check_pictu
            'answers', 'bars', 'answer_line', 'legend', 'round_trip', 'certificate_line', 'told', 'Panel']
 
 # %% ../../nbs/41_explorer_parts.ipynb #705cd5b4
+import asyncio
 import html
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -340,11 +342,12 @@ def told(method: Callable) -> Callable:
     @wraps(method)
     def run(self, *args, **kw):
         if self._quiet: return
-        outermost, self.message.value, self.busy.value = not self.busy.value, "", BUSY
-        try: method(self, *args, **kw)
-        except Exception as e: self.message.value = f"<span class='iin-wrong'>{html.escape(f'{type(e).__name__}: {e}')}</span>"
-        finally:
-            if outermost: self.busy.value = ""
+        with self.lock:
+            outermost, self.message.value, self.busy.value = not self.busy.value, "", BUSY
+            try: method(self, *args, **kw)
+            except Exception as e: self._complain(e)
+            finally:
+                if outermost: self.busy.value = ""
     return run
 
 
@@ -354,10 +357,12 @@ BUSY = "<span class='iin-busy' role='status'>computing …</span>"   # seen only
 class Panel(W.VBox):
     """A column of widgets around a `state`. A subclass names its children, and marks its callbacks as `told`.
 
-    `message` and `busy` stand at the foot. `close` ends every widget in it and lets go of the state."""
+    `message` and `busy` stand at the foot. What an event need not wait for is done by `step`s in between. `close` ends every widget in it
+    and lets go of the state."""
 
     def __init__(self, state: Scene, children: Sequence[W.Widget]):
-        self._quiet = False   # while the panel itself sets sliders and menus
+        self._task, self._quiet = None, False   # quiet: while the panel itself sets sliders and menus
+        self.lock = threading.RLock()   # kernels answer widgets in another thread than cells; a host with hooks is for one at a time
         self.message, self.busy = W.HTML(), W.HTML()
         style, foot = W.HTML(STYLE, layout=dict(display="none")), W.HBox([self.message, self.busy])
         super().__init__([style, *children, foot])
@@ -370,6 +375,32 @@ class Panel(W.VBox):
         before, self._quiet = self._quiet, True
         try: yield
         finally: self._quiet = before
+
+    def step(self) -> bool:
+        "Do a little of what an event need not wait for; False where nothing is left. A subclass with such work does it here."
+        return False
+
+    def go_on(self) -> None:
+        "Take `step` after `step` between the kernel's events; without a kernel nobody waits: `finish` does them."
+        if self._task and not self._task.done(): return
+        try: self._task = asyncio.get_running_loop().create_task(self._later())
+        except RuntimeError: pass
+
+    async def _later(self) -> None:
+        while self._one(): await asyncio.sleep(0.01)   # events go first
+
+    def _one(self) -> bool:
+        with self.lock:
+            try: return self.state is not None and self.step()
+            except Exception as e: self._complain(e)
+            return False
+
+    def _complain(self, e: Exception) -> None:
+        self.message.value = f"<span class='iin-wrong'>{html.escape(f'{type(e).__name__}: {e}')}</span>"
+
+    def finish(self) -> None:
+        "Do now what `go_on` does by and by."
+        while self._one(): pass
 
     def page(self) -> str:
         "What is shown, as one HTML page that answers without a kernel: each explorer makes its own."

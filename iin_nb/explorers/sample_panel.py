@@ -22,8 +22,8 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import (Panel, Scene, answers, bars, certificate_line, chart, contact_sheet, crisp, inputs, sheet, thumbnails,
-                                    told)
+from .parts import (Panel, Scene, answers, bars, certificate_line, chart, contact_sheet, crisp, inputs, sheet, spots,
+                                    thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import Factors
 
@@ -99,7 +99,7 @@ class SampleParts(Panel):
         seen, narrow, self.painted = state.look(), dict(description_width="initial"), state.expl.host.outputs == "images"
         dots = go.Scatter(x=[], y=[], mode="markers", showlegend=False, hovertemplate="draw %{pointNumber}<extra></extra>",
                           marker=dict(size=6, color=[], line=dict(width=1, color="#ffffff")))
-        mark = tuple(state.atlas.place("z", state.z[:1], state.encoded.z_tilde[:1])[0].tolist())
+        mark = tuple(spots(state, ("z",), [state.index])[0])
         self.map = chart(state, ("z",), mark, next(iter(state.labels), None), 430, 350, [dots])
         self.map.data[0].marker.opacity = 0.3
         self.chosen = W.Dropdown(options=inputs(state), description="held input", layout=dict(width="198px"), style=narrow)
@@ -208,11 +208,11 @@ class SamplePanel(SampleParts):
 
     def show(self) -> None:
         "Bring the held input in step with the state, then the rest."
-        s, spots = self.state, self.sheet.data[1]
+        s, at = self.state, self.sheet.data[1]
         with self.quiet(): self.chosen.value = s.index if s.index < len(self.chosen.options) else None
         for key, value in crisp(s.images[s.index].numpy(), 128).items(): setattr(self.picture, key, value)
-        self.sheet.data[2].update(x=spots.x[s.index:s.index + 1], y=spots.y[s.index:s.index + 1])
-        x, y = s.atlas.place("z", s.z[s.index, None], s.encoded.z_tilde[s.index, None])[0].tolist()
+        self.sheet.data[2].update(x=at.x[s.index:s.index + 1], y=at.y[s.index:s.index + 1])
+        x, y = spots(s, ("z",), [s.index])[0]
         self.map.data[-1].update(x=[x, x], y=[y, y])
         self.refresh()
 
