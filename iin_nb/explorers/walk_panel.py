@@ -86,7 +86,7 @@ class WalkState(Scene):
 
     def _decode(self, rows: slice) -> None:
         "Pictures and answers of some steps."
-        output = self.expl.decode(self.path[rows])
+        output = self.expl.host.decode(self.z_path[rows])
         logits, painted = self.read_output(output), self.expl.host.outputs == "images"
         self._pictures.append(output if painted else self.images[torch.cdist(self.z_path[rows], self.z).argmin(1)])
         if logits is not None: self._votes.append(logits.argmax(1))
