@@ -24,7 +24,7 @@ def check_folder(folder: Path) -> None:
     with whole_file(trial := folder/".iin-nb-trial") as part: part.write_text("")
     trial.unlink()
     for p in new: p.rmdir()
-    for name in ("report.html", "scores.json"):
+    for name in ("report.html", "scores.json", *(f"factors-{kind}.html" for kind in KINDS)):
         if not (folder/name).is_dir(): continue
         raise DataError("cli.demo", f"a file {name} to write in {folder}", "a folder of that name", "Choose another --out.")
 
@@ -66,10 +66,11 @@ def _explained(kind: str, digits, from_scratch: bool, quick: bool, seed: int, st
 
 
 def demo(out: str = "iin-report", from_scratch: bool = False, quick: bool = False, seed: int = 0) -> dict:
-    "Explain both digit hosts, score them, write `out`/report.html and `out`/scores.json; the scores."
+    "Explain both digit hosts, score them, write `out`/report.html, its pages of sliders and `out`/scores.json; the scores."
     steps, folder = Steps(), Path(out)
     steps.say("loading PyTorch and the embedded digits …")
     from iin_nb import data, embed, report, scores, zoo
+    from iin_nb.explorers.factor_panel import factors
     check_folder(folder)
     digits, judge, found, making = data.color_digits(), zoo.judge(), {}, None
     held_out = digits.held_out
@@ -85,7 +86,8 @@ def demo(out: str = "iin-report", from_scratch: bool = False, quick: bool = Fals
         found[kind] = expl, measured, making
     steps.say("drawing the maps and writing the report …")
     found = {kind: (expl, s, making.result(timeout=60)) for kind, (expl, s, making) in found.items()}
-    made = report.write(folder, held_out, judge, found, seed=seed, seconds=steps.seconds)
+    pages = {kind: factors(expl, held_out, maps, judge).page() for kind, (expl, _, maps) in found.items()}
+    made = report.write(folder, held_out, judge, found, seed=seed, seconds=steps.seconds, pages=pages)
     print(f"\n{report.table(made)}\n")
     steps.say(f"done. Open {(folder/'report.html').resolve()}")
     return made
@@ -99,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="command")
     d = commands.add_parser("demo", help="explain the digit classifier and the digit autoencoder, write a report")
-    d.add_argument("--out", default="iin-report", metavar="DIR", help="folder for report.html and scores.json (default: %(default)s)")
+    d.add_argument("--out", default="iin-report", metavar="DIR", help="folder for the report (default: %(default)s)")
     d.add_argument("--from-scratch", action="store_true", help="train the hosts too (about ten minutes more)")
     d.add_argument("--quick", action="store_true", help="use the shipped T instead of training it (about a minute)")
     d.add_argument("--seed", type=_seed, default=0, metavar="N", help="of all that is drawn at random (default: %(default)s)")

@@ -397,15 +397,24 @@ def plain(value):
     return value
 
 # %% ../nbs/50_report.ipynb #fae36989
+def _live(names: dict[str, str]) -> str:
+    "Where the sliders are."
+    links = " · ".join(f'<a href="{html.escape(name)}">the {html.escape(kind)}’s</a>' for kind, name in names.items())
+    return f"<p><b>Move the factors yourself:</b> {links} (pages beside this one; they answer without Python).</p>" if names else ""
+
+
 def write(folder: Path, images: ImageSet, judge: Callable, found: dict[str, tuple[Explanation, dict, embed.Atlas]], seed: int = 0,
-          seconds: float = 0.0) -> dict:
-    "Write report.html and scores.json into `folder`, each whole or not at all; the scores."
+          seconds: float = 0.0, pages: dict[str, str] | None = None) -> dict:
+    "Write report.html, scores.json and a linked page for each host in `pages` into `folder`, each whole or not at all; the scores."
     versions = {"iin_nb": version("iin_nb"), "torch": torch.__version__, "python": platform.python_version()}
     made = plain({kind: s for kind, (_, s, _) in found.items()} | {"seed": seed, "seconds": seconds, "versions": versions})
     sections = {kind: _host_section(kind, expl, made[kind], images, maps, judge, seed) for kind, (expl, _, maps) in found.items()}
     title = "".join(f"<span>{html.escape(finding(kind, made[kind]))}</span>" for kind in found)
-    lead = f"<h1>{title}</h1><p>{LEAD}</p>{_certificates(found)}"
+    beside = {kind: f"factors-{kind}.html" for kind in pages or {}}
+    lead = f"<h1>{title}</h1><p>{LEAD}</p>{_certificates(found)}{_live(beside)}"
     whole = page(sections, lead, _how(found, seed, seconds))
+    for kind, name in beside.items():
+        with whole_file(Path(folder)/name) as part: part.write_text(pages[kind], encoding="utf-8")
     with whole_file(Path(folder)/"report.html") as part: part.write_text(whole, encoding="utf-8")
     with whole_file(Path(folder)/"scores.json") as part: part.write_text(json.dumps(made, indent=1, allow_nan=False), encoding="utf-8")
     return made

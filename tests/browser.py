@@ -87,7 +87,7 @@ def run_all(page, address, name, ready, timeout=90_000, dark=False):
     page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('notebook:run-all-cells')", timeout=timeout)
     if dark: page.evaluate("void jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout)
-    with suppress(Exception): page.locator(".jp-Dialog .jp-mod-accept").click(timeout=3000)   # which kernel: the one there is
+    with suppress(Exception): page.locator(".jp-Dialog .jp-mod-accept").click(timeout=500)   # which kernel: the one there is
     page.wait_for_selector("[data-status=idle], .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=timeout)
     page.evaluate("document.querySelectorAll('.Toastify').forEach(e => e.remove())")
     begun = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => /[*0-9]/.test(e.textContent))"

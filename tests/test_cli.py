@@ -157,7 +157,10 @@ def test_the_demo_in_small(small, flags, tmp_path, capsys):
     out = tmp_path/"new"/"out"
     assert cli.main(["demo", "--out", str(out), *flags]) == 0
     said = capsys.readouterr().out
-    assert sorted(p.name for p in out.iterdir()) == ["report.html", "scores.json"]
+    pages = ["factors-autoencoder.html", "factors-classifier.html"]
+    assert sorted(p.name for p in out.iterdir()) == [*pages, "report.html", "scores.json"]
+    text = (out/"report.html").read_text(encoding="utf-8")
+    assert all(f'href="{name}"' in text and "<input type='range'" in (out/name).read_text(encoding="utf-8") for name in pages)
     made = json.loads((out/"scores.json").read_text(encoding="utf-8"))
     assert made["seed"] == (3 if flags else 0)
     for kind in cli.KINDS:

@@ -248,3 +248,14 @@ def test_opening_the_folder_loads_no_widgets():
     code = "import sys, iin_nb.explorers as e; assert 'factors' in dir(e); print([m for m in ('ipywidgets', 'plotly') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     with pytest.raises(AttributeError, match="no_such"): _ = explorers.no_such
+
+
+def test_the_button_saves_a_page_under_a_free_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    panel = explorers.factors(*stand_in())
+    for n in (1, 2):
+        panel.save.click()
+        assert len(list(tmp_path.glob("*-factors*.html"))) == n and "saved: " in panel.message.value
+    monkeypatch.setattr(type(panel), "page", lambda self: 1 / 0)
+    panel.save.click()
+    assert "ZeroDivisionError" in panel.message.value and len(list(tmp_path.iterdir())) == 2

@@ -219,7 +219,7 @@ def analogies_page(panel: "AnalogiesPanel") -> str:
     "Every grid with the panel's sources, for its targets and, in as many rows, other pictures of the sheet, as they come."
     s, was = panel.state, list(panel.state.targets)
     n, total = len(was), min(len(s.images), len(panel.sheet.data[1].x))
-    sets = [was, *(list(range(i, i + n)) for i in range(0, total - n + 1, n))][:PAGE_SETS]
+    sets = [was, *(rows for i in range(0, total - n + 1, n) if (rows := list(range(i, i + n))) != was)][:PAGE_SETS]
     frames = []
     try:
         for rows in sets:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, wraps
+from itertools import count
 from pathlib import Path
 
 import ipywidgets as W
@@ -364,7 +365,11 @@ class Panel(W.VBox):
         self._task, self._quiet = None, False   # quiet: while the panel itself sets sliders and menus
         self.lock = threading.RLock()   # kernels answer widgets in another thread than cells; a host with hooks is for one at a time
         self.message, self.busy = W.HTML(), W.HTML()
-        style, foot = W.HTML(STYLE, layout=dict(display="none")), W.HBox([self.message, self.busy])
+        told = "one file that answers without a kernel"
+        self.save = W.Button(description="save page", icon="download", layout=dict(width="110px"), tooltip=told)
+        style, foot = W.HTML(STYLE, layout=dict(display="none")), W.HBox([self.save, self.message, self.busy])
+        foot.add_class("iin-flow")
+        self.save.on_click(lambda _: self.on_save())
         super().__init__([style, *children, foot])
         self.state = state
         self.add_class("iin-panel")
@@ -410,6 +415,14 @@ class Panel(W.VBox):
         "Save `page`: one file that keeps its sliders without a kernel and without a network."
         with whole_file(Path(path)) as part: part.write_text(self.page(), encoding="utf-8")
         return Path(path)
+
+    @told
+    def on_save(self) -> None:
+        "Save the page in the working folder, under a name that is free."
+        name = f"{self.state.expl.host.name}-{type(self).__name__.removesuffix('Panel').lower()}"
+        free = next(p for i in count(1) if not (p := Path(f"{name}{'' if i == 1 else f'-{i}'}.html")).exists())
+        path = self.to_html(free).resolve()
+        self.message.value = f"saved: {html.escape(str(path))}, {path.stat().st_size / 1e6:.1f} MB"
 
     def close(self) -> None:
         "End every widget and let go of the state."
