@@ -387,6 +387,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'iin_nb.explorers.parts.Panel': ('explorer_parts.html#panel', 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.Panel.__init__': ( 'explorer_parts.html#panel.__init__',
                                                                                    'iin_nb/explorers/parts.py'),
+                                        'iin_nb.explorers.parts.Panel.__repr__': ( 'explorer_parts.html#panel.__repr__',
+                                                                                   'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.Panel._complain': ( 'explorer_parts.html#panel._complain',
                                                                                     'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.Panel._later': ( 'explorer_parts.html#panel._later',

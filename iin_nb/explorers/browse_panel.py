@@ -204,7 +204,7 @@ def lines_of(fig: go.FigureWidget) -> list[dict]:
 class BrowseParts(Panel):
     "The widgets of the panel and where they stand; what they do is in `BrowsePanel`."
 
-    def __init__(self, state: BrowseState, width: int = 286):
+    def __init__(self, state: BrowseState, width: int = 278):
         self.by = W.Dropdown(options=list(state.labels) or ["nothing"], description="points by", layout=dict(width="190px"),
                              style=dict(description_width="initial"))
         self.tool = W.ToggleButtons(options=["lasso", "select", "pan", "zoom"], style=dict(button_width="68px"))
@@ -355,7 +355,7 @@ class BrowsePanel(BrowseParts):
         s, total = self.state, len(self.state.images)
         what = f"nothing selected: all {total:,}" if s.selected is None else f"<b>{seen.n:,}</b> of {total:,} selected"
         drawn = f", {len(seen.rows)} of them drawn at random (seed {s.seed})" if len(seen.rows) < seen.n else ""
-        self.says.value = what + drawn + (", predicted class above each" if self.asked else "")
+        self.says.value = f"<div style='line-height: 1.3'>{what}{drawn}{', predicted class above each' if self.asked else ''}</div>"
         said, wrong = self._said(seen)
         self.sheet.value = contact_sheet(thumbnails(s.images[torch.from_numpy(seen.rows)]), said, wrong)
         for n, (part, of_all) in seen.counts.items(): show_shares(self.shares[n], part, of_all, f"{n}, selected (line: all)")

@@ -207,7 +207,8 @@ class PanelParts(Panel):
         self.restart = W.Button(description="reset", icon="undo", layout=dict(width="90px"), tooltip="all sliders back to the input")
         self.sheet, self.picture = sheet(state), W.Image(format="png")
         self.legend.value = legend(state, self.by.value)
-        self.caption.value = "the model's picture of z̃" if state.expl.host.outputs == "images" else "the input; the model answers:"
+        painted = "the model’s picture of z̃" + ("; another network reads it:" if seen.probabilities is not None else "")
+        self.caption.value = painted if state.expl.host.outputs == "images" else "the input; the model answers:"
         self.bars = None if seen.probabilities is None else bars(state, seen.probabilities)
         self.charts = [chart(state, c, m, self.by.value) for c, m in zip(state.charts, seen.marks, strict=True)]
         self.rows = {n: FactorRow(n, state.directions[n][1], hue[n]) for n in state.names}

@@ -374,6 +374,8 @@ class Panel(W.VBox):
         self.state = state
         self.add_class("iin-panel")
 
+    def __repr__(self) -> str: return f"<{type(self).__name__}: run this cell in JupyterLab to see and move it>"
+
     @contextmanager
     def quiet(self) -> Iterator[None]:
         "What is set inside is not answered by callbacks."

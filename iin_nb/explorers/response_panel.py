@@ -206,7 +206,7 @@ class ResponseParts(Panel):
         seen, narrow = state.look(), dict(description_width="initial")
         many = next(iter(seen.answers.values())).counts.shape[1]
         self.class_names, self.by = answers(state, many), state.concept or next(iter(state.labels), None)
-        self.chosen = W.Dropdown(options=inputs(state), description="input", layout=dict(width="198px"), style=narrow)
+        self.chosen = W.Dropdown(options=inputs(state), value=state.index, description="input", layout=dict(width="198px"), style=narrow)
         self.sheet, self.picture, self.near = sheet(state), W.Image(format="png"), W.HTML()
         self.map = chart(state, ("z",), (0.0, 0.0), self.by, 400, 240)
         over = [(t, k) for k, t in OVER.items() if k != "class" or state.concept]

@@ -235,7 +235,7 @@ def saved_page(title: str, lead: str, controls: Sequence[Control], columns: Sequ
     places = iter([_place(k, view, m) for k, (view, m) in enumerate(zip(views, made, strict=True))])
     body = "".join(f"<div>{''.join(next(places) for _ in column)}</div>" for column in columns)
     told = {"controls": [{"options": list(c.options)} for c in controls], "views": made}
-    known = json.dumps(told, ensure_ascii=False, allow_nan=False).replace("</", "<\\/")
+    known = json.dumps(told, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "\\u003c!--")
     parts = ["<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>",
              f"<title>{html.escape(title)}</title><style>{SHEET}</style><script>{get_plotlyjs()}</script></head><body>",
              f"<h1>{html.escape(title)}</h1><p class='soft'>{lead}</p>", *(_control(k, c) for k, c in enumerate(controls)),

@@ -112,13 +112,13 @@ def vote_chart(scene: Scene, n: int, names: list[str]) -> go.FigureWidget:
     return live(fig, width=430, height=max(150, 60 + 15 * len(names)), margin=dict(l=4, r=4, t=8, b=4))
 
 
-def film_strip(seen: WalkSeen, names: list[str], columns: int = 12) -> str:
+def film_strip(seen: WalkSeen, names: list[str], columns: int = 6) -> str:
     "The last pictures in rows, oldest first, with the predicted class above each, as html."
     votes = [""] * len(seen.film) if seen.votes is None else [names[v] for v in seen.votes[-len(seen.film):]]
     uris = [figures.data_uri(figures.pixels(x)) for x in seen.film]
-    cells = [f"<span style='width: 34px; text-align: center'><b>{html.escape(v) or '&nbsp;'}</b><br>"
-             f"<img class='iin-crisp' width='32' alt='{html.escape(v)}' src='{uri}'></span>" for uri, v in zip(uris, votes, strict=True)]
-    return f"<div style='display: grid; grid-template-columns: repeat({columns}, 34px); gap: 2px; line-height: 1.2'>{''.join(cells)}</div>"
+    cells = [f"<span style='text-align: center'><b>{html.escape(v) or '&nbsp;'}</b><br>"
+             f"<img class='iin-crisp' width='64' alt='{html.escape(v)}' src='{uri}'></span>" for uri, v in zip(uris, votes, strict=True)]
+    return f"<div style='display: grid; grid-template-columns: repeat({columns}, 66px); gap: 2px; line-height: 1.2'>{''.join(cells)}</div>"
 
 # %% ../../nbs/44_explorer_walk.ipynb #5f4f4ee0
 class WalkParts(Panel):
@@ -131,7 +131,7 @@ class WalkParts(Panel):
         narrow = dict(description_width="initial")
         self.by = next(iter(state.labels), None)
         self.map = chart(state, ("z",), tuple(first.places[0]), self.by, 540, 460, walk_traces())
-        self.chosen = W.Dropdown(options=inputs(state), description="start", layout=dict(width="190px"), style=narrow)
+        self.chosen = W.Dropdown(options=inputs(state), value=state.index, description="start", layout=dict(width="190px"), style=narrow)
         self.which = W.Dropdown(options=state.names, value=state.factor, description="factor", layout=dict(width="170px"), style=narrow)
         self.a = W.FloatSlider(state.a, min=0.5, max=0.995, step=0.005, description="a", readout_format=".3f", continuous_update=False,
                                layout=dict(width="220px"), style=narrow)
