@@ -64,6 +64,7 @@ slow: $(DEV) ## the slow cells of the notebooks, then the slow tests
 	$(BIN)/python -m pytest -m slow
 
 results: $(DEV) ## measure the table of benchmarks/RESULTS.md (seeds, baselines; long)
+	$(BIN)/python benchmarks/explorers.py all
 	$(BIN)/python benchmarks/results.py
 
 readme: $(DEV) ## README.md from nbs/index.ipynb
@@ -71,6 +72,7 @@ readme: $(DEV) ## README.md from nbs/index.ipynb
 
 notebooks: $(DEV) ## run notebooks in a fresh kernel, save their outputs, clean them, export (NB="nbs/00_core.ipynb" for one)
 	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=1200 --ExecutePreprocessor.store_widget_state=False $(NB)
+	$(BIN)/python tools/still.py $(NB)
 	for nb in $(NB); do $(BIN)/nbdev-clean --fname $$nb || exit 1; done
 	$(BIN)/nbdev-export
 

@@ -7,7 +7,7 @@
     python benchmarks/explorers.py sketches      concepts from two sketches, three seeds
     python benchmarks/explorers.py all
 
-Each part prints its numbers and puts them into explorers.json beside this file, from which results.py writes the table.
+Each part prints its numbers, puts them into explorers.json beside this file and writes RESULTS.md anew.
 `points` compares two ways: all points as WebGL points, and what `explorers.browse` does above 1,500, a sample as points over a still
 image of all."""
 import json
@@ -23,6 +23,7 @@ import numpy as np
 import plotly.graph_objects as go
 import torch
 from playwright.sync_api import sync_playwright
+from table import write_table
 
 from iin_nb import data, embed, explanation, explorers, figures
 from iin_nb.explorers.browse_panel import cloud, frame, inside, numbers
@@ -180,7 +181,66 @@ def points(n: int = 100_000) -> dict:
     return found | {"inside_seconds": round(time.perf_counter() - start, 3), "n": n}
 
 
-PARTS = {"kernel": kernel, "place": place, "points": points}
+CLOCK = """() => { window.begun = null; window.took = [];
+  const begin = () => { if (window.begun === null) window.begun = performance.now(); };
+  for (const kind of ['keydown', 'mousedown']) document.addEventListener(kind, begin, true);
+  let computing = false;
+  new MutationObserver(() => {   // what the panel says last is that it has done
+    const now = !!document.querySelector('.iin-busy');
+    if (computing && !now && window.begun !== null) requestAnimationFrame(() => requestAnimationFrame(() => {
+      window.took.push(performance.now() - window.begun); window.begun = null; }));
+    computing = now;
+  }).observe(document.body, {childList: true, subtree: true}); }"""
+
+
+def acts(page, name: str, n: int) -> None:
+    "`n` events of an explorer by keyboard or mouse, each when the one before has been answered."
+    if name in ("factors", "walk"): page.get_by_role("slider").first.focus()
+    box = page.locator(".iin-panel .nsewdrag").first.bounding_box()
+    columns, rows = (14, 4) if name == "analogies" else (6, 7)
+    for k in range(n):
+        if name in ("factors", "walk"): page.keyboard.press("ArrowRight")
+        else:
+            i = (5 * k + 1) % (columns * rows)
+            x, y = (i % columns + 0.5) / columns, (i // columns + 0.5) / rows
+            page.mouse.click(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+        page.wait_for_function("n => window.took.length >= n", arg=k + 1)
+        page.wait_for_timeout(400)   # two clicks at once are a double click
+
+
+def page(n: int = 40) -> dict:
+    "Milliseconds from key or click to the finished update in JupyterLab; seconds from a cold kernel's first cell to the picture."
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent/"tests"))
+    from browser import lab, notebook, opened, run_all
+    found, load = {}, "iin.explanation.shipped('digits-{}')"
+    with tempfile.TemporaryDirectory() as folder, lab(Path(folder)) as address, opened(1300, 1300) as p:
+        for name, kind in {"factors": "autoencoder", "walk": "autoencoder", "response": "classifier", "analogies": "autoencoder"}.items():
+            notebook(Path(folder)/f"{name}.ipynb", f"import iin_nb as iin\niin.explorers.{name}({load.format(kind)})")
+            start = run_all(p, address, f"{name}.ipynb", ".iin-panel .main-svg")
+            p.wait_for_function("document.querySelectorAll('.iin-panel .js-plotly-plot .main-svg').length >= 2")
+            seconds = time.monotonic() - start
+            p.wait_for_timeout(6000)
+            p.evaluate(CLOCK)
+            acts(p, name, n)
+            took = p.evaluate("window.took")
+            found[name] = {"median": round(float(np.median(took))), "p95": round(float(np.percentile(took, 95))), "n": n,
+                           "open_cold_seconds": round(seconds, 1)}
+            print(name, found[name], file=sys.stderr)
+            p.evaluate("void jupyterapp.commands.execute('kernelmenu:shutdown')")
+    return found
+
+
+def sketches(seeds: tuple[int, ...] = (0, 1, 2)) -> dict:
+    "What nbs/gallery/two_sketches.ipynb measures, for three seeds: its own definitions are run."
+    import nbformat
+    cells = nbformat.read(Path(__file__).resolve().parent.parent/"nbs/gallery/two_sketches.ipynb", as_version=4).cells
+    by_id, space = {c.id: c.source for c in cells}, {}
+    for name in ("f0e2432f", "b99c6c71", "aaea29b2", "8a671dfb", "8157db79", "c829ecd0"):
+        exec(by_id[name], space)
+    return {str(seed): json.loads(space["judged"](space["explained"](seed), seed).to_json()) for seed in seeds}
+
+
+PARTS = {"kernel": kernel, "place": place, "points": points, "page": page, "sketches": sketches}
 STORE = Path(__file__).with_name("explorers.json")
 
 if __name__ == "__main__":
@@ -190,3 +250,4 @@ if __name__ == "__main__":
         print(json.dumps({name: found}, indent=2))
         known = json.loads(STORE.read_text()) if STORE.exists() else {}
         STORE.write_text(json.dumps(known | {name: found}, indent=1) + "\n")
+    write_table(json.loads(STORE.with_name("results.json").read_text()), STORE.with_name("RESULTS.md"))

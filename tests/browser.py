@@ -82,7 +82,7 @@ def notebook(path, *sources):
 
 
 def run_all(page, address, name, ready, timeout=90_000, dark=False):
-    "Open a notebook in the simple interface, run it, and wait for the selector `ready`."
+    "Open a notebook, run it, and wait for the selector `ready`; when it began to run."
     page.goto(f"{address}/lab/tree/{name}?reset")
     page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('notebook:run-all-cells')", timeout=timeout)
     if dark: page.evaluate("void jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
@@ -91,8 +91,10 @@ def run_all(page, address, name, ready, timeout=90_000, dark=False):
     page.wait_for_selector("[data-status=idle], .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=timeout)
     page.evaluate("document.querySelectorAll('.Toastify').forEach(e => e.remove())")
     begun = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => /[*0-9]/.test(e.textContent))"
+    start = time.monotonic()
     for _ in range(30):   # the command is deaf until the notebook is the active one; its promise may never be kept
         page.evaluate("void jupyterapp.commands.execute('notebook:run-all-cells')")
         page.wait_for_timeout(500)
         if page.evaluate(begun): break
     page.wait_for_selector(ready, timeout=timeout)
+    return start

@@ -255,6 +255,8 @@ def test_notebook_is_clean(path):
         for output in cell.get("outputs", []):
             assert output["output_type"] != "error", f"cell {cell['id']} has a saved error: {output.get('ename')}: {output.get('evalue')}"
             assert output.get("execution_count") is None, "execution counts are saved. Do: nbdev-clean"
+            dead = "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+            assert not dead, f"cell {cell['id']} has a saved widget without its kernel. Do: python tools/still.py {relative(path)}"
 
 
 # ---- data
