@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,10 @@ def lab(folder):
         port = s.getsockname()[1]
     root = str(Path(__file__).resolve().parent.parent)
     env = os.environ | {"JUPYTER_CONFIG_DIR": str(folder/".config"), "JUPYTER_DATA_DIR": str(folder/".data"), "PYTHONPATH": root}
+    env["JUPYTERLAB_SETTINGS_DIR"] = str(folder/".settings")
+    tracker = folder/".settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+    tracker.parent.mkdir(parents=True, exist_ok=True)
+    tracker.write_text('{"autoStartDefaultKernel": true}')   # nobody is asked which kernel
     env["JUPYTER_PATH"] = os.pathsep.join([f"{sys.prefix}/share/jupyter"])
     flags = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=",
              "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None",
@@ -87,8 +91,10 @@ def run_all(page, address, name, ready, timeout=90_000, dark=False):
     page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('notebook:run-all-cells')", timeout=timeout)
     if dark: page.evaluate("void jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout)
-    with suppress(Exception): page.locator(".jp-Dialog .jp-mod-accept").click(timeout=500)   # which kernel: the one there is
-    page.wait_for_selector("[data-status=idle], .jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=timeout)
+    page.wait_for_function("""() => {   // a cell that runs before the page listens has widgets that nobody hears of
+        const session = window.jupyterapp.shell.currentWidget?.sessionContext, kernel = session?.session?.kernel;
+        return session?.isReady && kernel?.connectionStatus === 'connected' && kernel.status === 'idle'; }""", timeout=timeout)
+    page.wait_for_timeout(1500)
     page.evaluate("document.querySelectorAll('.Toastify').forEach(e => e.remove())")
     begun = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => /[*0-9]/.test(e.textContent))"
     start = time.monotonic()

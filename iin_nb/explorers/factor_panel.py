@@ -315,7 +315,7 @@ class FactorsPanel(PanelParts):
         picture = seen.output if pictures else self.state.images[self.state.index]
         for key, value in crisp(picture.numpy(), 256).items(): setattr(self.picture, key, value)
         for c, (x, y) in zip(self.charts, seen.marks, strict=True): c.data[-1].update(x=[x, x], y=[y, y])
-        if self.bars: self.answer.value, self.bars.data[0].y = answer_line(self.state, seen.probabilities), seen.probabilities.numpy()
+        if self.bars: self.answer.value, self.bars.data[0].y = answer_line(self.state, seen.probabilities), seen.probabilities.tolist()
         self.certificate.value = certificate_line(self.state, seen.error)
 
     def page(self) -> str: return sliders_page(self)

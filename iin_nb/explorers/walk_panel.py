@@ -220,7 +220,7 @@ class WalkPanel(WalkParts):
     def refresh(self, t: int) -> None:
         "Show what is seen at step t."
         seen = self.state.look(t)
-        (x, y), color = seen.places.T, figures.GRAY if seen.votes is None else figures.class_colors(seen.votes)
+        (x, y), color = seen.places.T.tolist(), figures.GRAY if seen.votes is None else figures.class_colors(seen.votes)
         with self.map.batch_update():
             line, crosses, ring, cross = *self.map.data[1:4], self.map.data[-1]
             line.update(x=x, y=y)
@@ -228,7 +228,7 @@ class WalkPanel(WalkParts):
             ring.update(x=x[:1], y=y[:1])
             cross.update(x=[x[-1]] * 2, y=[y[-1]] * 2)
         if self.votes:
-            with self.votes.batch_update(): self.votes.data[0].update(x=np.arange(t + 1), y=seen.votes, marker_color=color)
+            with self.votes.batch_update(): self.votes.data[0].update(x=list(range(t + 1)), y=seen.votes.tolist(), marker_color=color)
         self.film.value = film_strip(seen, self.class_names)
         self.says.value = f"<b>{html.escape(self.state.factor)}</b>, step {t} of {self.state.n_steps}: {seen.told}"
 
