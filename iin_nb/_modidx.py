@@ -443,6 +443,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'iin_nb.explorers.parts.contact_sheet': ( 'explorer_parts.html#contact_sheet',
                                                                                   'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.crisp': ('explorer_parts.html#crisp', 'iin_nb/explorers/parts.py'),
+                                        'iin_nb.explorers.parts.frame': ('explorer_parts.html#frame', 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.inputs': ('explorer_parts.html#inputs', 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.labels': ('explorer_parts.html#labels', 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.legend': ('explorer_parts.html#legend', 'iin_nb/explorers/parts.py'),

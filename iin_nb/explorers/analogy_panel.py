@@ -256,7 +256,8 @@ class AnalogiesPanel(AnalogiesParts):
         with self.sheet.batch_update():
             for j, role in enumerate(MARKS):
                 at = [i for i in getattr(s, role) if i < len(spots.x)]
-                for trace in self.sheet.data[3 + 2 * j:5 + 2 * j]: trace.update(x=np.asarray(spots.x)[at], y=np.asarray(spots.y)[at])
+                x, y = (np.asarray(v)[at].tolist() for v in (spots.x, spots.y))
+                for trace in self.sheet.data[3 + 2 * j:5 + 2 * j]: trace.update(x=x, y=y)
         self.says.value = (f"{len(s.targets)} of at most {MOST['targets']} targets, {len(s.sources)} of {MOST['sources']} sources; "
                            "where all places are taken the oldest makes room")
 

@@ -22,8 +22,8 @@ from ..data import ImageSet
 from ..core import DataError
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, Panel, Scene, answer_line, bars, certificate_line, chart, crisp, inputs, legend, places,
-                                    point_colors, round_trip, sheet, thumbnails, told)
+from .parts import (MAX_POINTS, Panel, Scene, answer_line, bars, certificate_line, chart, crisp, frame, inputs, legend,
+                                    places, point_colors, round_trip, sheet, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import BlockLaw, Factors
 
@@ -305,8 +305,7 @@ class FactorsPanel(PanelParts):
             for n, row in self.rows.items():
                 a = s.index if s.a[n] is None else s.a[n]
                 row.show(s.way[n], s.range(n), s.t[n], *thumbnails(s.images[[a, s.b[n]]]))
-        spots = self.sheet.data[1]
-        self.sheet.data[2].update(x=spots.x[s.index:s.index + 1], y=spots.y[s.index:s.index + 1])
+        frame(self.sheet, s.index)
         self.refresh()
 
     def refresh(self) -> None:

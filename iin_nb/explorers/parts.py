@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'LIVE', 'STYLE', 'BUSY', 'labels', 'point_colors', 'check_pictures', 'as_atlas', 'places', 'Scene',
-           'LiveFigure', 'live', 'spots', 'chart', 'class_names', 'thumbnails', 'sheet', 'contact_sheet', 'crisp',
-           'inputs', 'answers', 'bars', 'answer_line', 'legend', 'round_trip', 'certificate_line', 'told', 'Panel']
+           'LiveFigure', 'live', 'spots', 'chart', 'class_names', 'thumbnails', 'sheet', 'frame', 'contact_sheet',
+           'crisp', 'inputs', 'answers', 'bars', 'answer_line', 'legend', 'round_trip', 'certificate_line', 'told',
+           'Panel']
 
 # %% ../../nbs/41_explorer_parts.ipynb #705cd5b4
 import asyncio
@@ -353,6 +354,12 @@ def sheet(scene: Scene, columns: int = 6, rows: int = 7) -> go.FigureWidget:
     fig.add_scatter(x=x, y=y, marker=spot, customdata=at, hovertemplate="picture %{customdata}<extra></extra>", **look)
     fig.add_scatter(x=[], y=[], marker=frame, hoverinfo="skip", **look)
     return live(fig, margin=dict(l=0, r=0, t=0, b=0), width=columns * (w + 1) - 1, height=rows * (h + 1) - 1, hovermode="closest")
+
+
+def frame(fig: LiveFigure, index: int) -> None:
+    "Put the red frame of a contact sheet around a picture, if it is on the sheet."
+    at = fig.data[1]
+    fig.data[2].update(x=[float(v) for v in at.x[index:index + 1]], y=[float(v) for v in at.y[index:index + 1]])
 
 
 def contact_sheet(pictures: np.ndarray, said: Sequence[str] = (), wrong: Sequence[bool] = (), columns: int = 10, room: int = 64) -> str:

@@ -26,8 +26,8 @@ from ..core import DataError, generator
 from ..data import ImageSet
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import (LiveFigure, Panel, Scene, answers, certificate_line, chart, class_names, crisp, inputs, live, sheet,
-                                    spots, thumbnails, told)
+from .parts import (LiveFigure, Panel, Scene, answers, certificate_line, chart, class_names, crisp, frame, inputs, live,
+                                    sheet, spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
 # %% ../../nbs/45_explorer_response.ipynb #9a54b069
@@ -333,9 +333,9 @@ class ResponsePanel(ResponseParts):
         for key, value in crisp(s.images[s.index].numpy(), 196).items(): setattr(self.picture, key, value)
         rows, said = (s.neighbours().numpy(), "nearest in z") if s.over == "input" else (seen.rows[:18], f"{len(seen.rows)} inputs asked")
         self.near.value = strip_html(s, rows, said)
-        (x, y), at = spots(s, ("z",), [s.index])[0], self.sheet.data[1]
+        x, y = spots(s, ("z",), [s.index])[0].tolist()
         self.map.data[-1].update(x=[x, x], y=[y, y])
-        self.sheet.data[2].update(x=at.x[s.index:s.index + 1], y=at.y[s.index:s.index + 1])
+        frame(self.sheet, s.index)
         self.show_draws()
 
     def page(self) -> str: return response_page(self)

@@ -22,8 +22,8 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import (Panel, Scene, answers, bars, certificate_line, chart, contact_sheet, crisp, inputs, sheet, spots,
-                                    thumbnails, told)
+from .parts import (Panel, Scene, answers, bars, certificate_line, chart, contact_sheet, crisp, frame, inputs, sheet,
+                                    spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import Factors
 
@@ -208,11 +208,11 @@ class SamplePanel(SampleParts):
 
     def show(self) -> None:
         "Bring the held input in step with the state, then the rest."
-        s, at = self.state, self.sheet.data[1]
+        s = self.state
         with self.quiet(): self.chosen.value = s.index if s.index < len(self.chosen.options) else None
         for key, value in crisp(s.images[s.index].numpy(), 128).items(): setattr(self.picture, key, value)
-        self.sheet.data[2].update(x=at.x[s.index:s.index + 1], y=at.y[s.index:s.index + 1])
-        x, y = spots(s, ("z",), [s.index])[0]
+        frame(self.sheet, s.index)
+        x, y = spots(s, ("z",), [s.index])[0].tolist()
         self.map.data[-1].update(x=[x, x], y=[y, y])
         self.refresh()
 
@@ -224,8 +224,8 @@ class SamplePanel(SampleParts):
         said = [] if seen.votes is None else [names[v] for v in seen.votes]
         if self.painted: self.drawn.value = contact_sheet(thumbnails(seen.output), said, columns=5)
         color = figures.GRAY if seen.votes is None else figures.class_colors(seen.votes)
-        self.map.data[1].update(x=seen.places[:, 0], y=seen.places[:, 1], marker_color=color)
-        if self.bars: self.bars.data[0].y = seen.shares.numpy()
+        self.map.data[1].update(x=seen.places[:, 0].tolist(), y=seen.places[:, 1].tolist(), marker_color=color)
+        if self.bars: self.bars.data[0].y = seen.shares.tolist()
         above = "; predicted class above each" if said and self.painted else ""
         self.says.value = f"<b>{s.n} draws</b>{above}<br>{html.escape(s.told)}"
 
