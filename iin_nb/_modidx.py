@@ -950,6 +950,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                  'iin_nb.sketches._peeling': ('sketches.html#_peeling', 'iin_nb/sketches.py'),
                                  'iin_nb.sketches._sketch_ink': ('sketches.html#_sketch_ink', 'iin_nb/sketches.py'),
                                  'iin_nb.sketches._style': ('sketches.html#_style', 'iin_nb/sketches.py'),
+                                 'iin_nb.sketches._turn': ('sketches.html#_turn', 'iin_nb/sketches.py'),
                                  'iin_nb.sketches.centre_lines': ('sketches.html#centre_lines', 'iin_nb/sketches.py'),
                                  'iin_nb.sketches.check_color': ('sketches.html#check_color', 'iin_nb/sketches.py'),
                                  'iin_nb.sketches.check_strokes': ('sketches.html#check_strokes', 'iin_nb/sketches.py'),

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .core import DataError, warn_once
+from .sketches import from_sketches  # noqa: F401  (a concept from two sketches; how is in that room)
 
 if TYPE_CHECKING: import pandas as pd
 
@@ -188,7 +189,8 @@ class Pairs:
 
     A row a is drawn uniformly, then a concept F among those it has a label and a partner for, then b: a random row of a's class, or one
     of its nearest neighbours in a continuous concept; never a itself or a copy of it (the same `source`, where the table has that column).
-    What the pair shares in every concept is read from the labels; the residual is never shared."""
+    What the pair shares in every concept is read from the labels. The residual is shared by twins alone: rows of the same `twin`, where the
+    table has that column, are one picture but for the concepts in which their labels differ; they are drawn as often as for a concept."""
 
     def __init__(self, table: "pd.DataFrame", concepts: tuple[Concept, ...]):
         self.concepts, self.n = tuple(concepts), len(table)
@@ -196,9 +198,11 @@ class Pairs:
         self.values = [c.read(table) for c in self.concepts]
         source = torch.from_numpy(table["source"].factorize()[0]).long() if "source" in table else torch.arange(self.n)
         source = torch.where(source < 0, self.n + torch.arange(self.n), source)   # a missing source is one of its own
+        self.twin = torch.from_numpy(table["twin"].factorize()[0]).long() if "twin" in table else torch.full((self.n,), -1)
         found = [_neighbours(v, source) if c.continuous else _groups(v, source) for c, v in zip(self.concepts, self.values, strict=True)]
         self.can = torch.stack([can for can, _ in found], 1) if found else torch.zeros(self.n, 0, dtype=torch.bool)   # (N, concepts)
         self._where = [where for _, where in found]
+        self.has_twin, self._twins = _groups(self.twin, torch.arange(self.n))
         for c, some in zip(self.concepts, self.can.any(0), strict=True):
             if not some: warn_once(f"pairs.Pairs ({c.name}): no two of {self.n} rows share it; no pair is drawn for it.")
 
@@ -214,17 +218,20 @@ class Pairs:
         a = torch.randint(self.n, (n,), generator=g)
         b = (a + torch.randint(1, self.n, (n,), generator=g)) % self.n   # any other row
         if self.concepts:
-            can = self.can[a]
+            can = torch.cat([self.can[a], self.has_twin[a, None]], 1) if self.has_twin.any() else self.can[a]
             f = torch.rand(can.shape, generator=g).masked_fill(~can, -1).argmax(1)
             f = torch.where(can.any(1), f, -1)
             for i in range(len(self.concepts)):
                 rows = (f == i).nonzero()[:, 0]
                 b[rows] = self.partners(i, a[rows], g)
+            rows = (f == len(self.concepts)).nonzero()[:, 0]
+            b[rows] = _from_group(torch.rand(len(rows), generator=g, dtype=torch.float64), a[rows], *self._twins)
         return a, b, self.shared(a, b)
 
     def shared(self, a: Tensor, b: Tensor) -> Tensor:
         "What rows a and b share, (n, K), residual first."
-        return torch.stack([torch.zeros(len(a)), *(c.shared(v[a], v[b]) for c, v in zip(self.concepts, self.values, strict=True))], 1)
+        twins = ((self.twin[a] == self.twin[b]) & (self.twin[a] >= 0)).float()
+        return torch.stack([twins, *(c.shared(v[a], v[b]) for c, v in zip(self.concepts, self.values, strict=True))], 1)
 
     def shared_among(self, f: int, a: Tensor, b: Tensor) -> Tensor:
         "What each of rows a shares of concept number `f` with each of rows b, (len(a), len(b))."

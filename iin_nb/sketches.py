@@ -247,11 +247,20 @@ def stylise(images: Tensor, sketch: Tensor, how: "str | Callable" = "stroke") ->
 # %% ../nbs/06_sketches.ipynb #daebefc5
 def _by_lot(base: ImageSet, rows: np.ndarray, sketches: tuple, concept: str, values: tuple, how: "str | Callable", seed: int) -> ImageSet:
     "`base`, each picture by lot as it is or as one of the sketches; `rows` says which rows of the set below its pictures are."
-    lot = torch.randint(3, (len(rows),), generator=generator(seed + zlib.crc32(concept.encode())))   # two concepts: two lots
+    number = np.unique(rows, return_inverse=True)[1]
+    lot = torch.randint(3, (number.max() + 1 if len(rows) else 0,), generator=generator(seed + zlib.crc32(concept.encode())))[number]
+    lot = (lot + _turn(rows)) % 3   # a picture that is there twice is drawn in two ways
     x = base.images.clone()
     for k, sketch in enumerate(sketches, 1): x[lot == k] = stylise(x[lot == k], sketch, how)
     told, source = np.array([None, *values], object)[lot.numpy()], base.table.get("source", rows)
     return replace(base, images=x, table=base.table.assign(source=source, drawn_from=rows, **{concept: told}))
+
+
+def _turn(rows: np.ndarray) -> Tensor:
+    "0 where a row's picture comes for the first time, 1 for the second."
+    turn = np.zeros(len(rows), int)
+    turn[np.setdiff1d(np.arange(len(rows)), np.unique(rows, return_index=True)[1])] = 1
+    return torch.from_numpy(turn)
 
 
 def from_sketches(
@@ -263,19 +272,27 @@ def from_sketches(
     how: "str | Callable" = "stroke",          # what is taken from a sketch, see `stylise`
     seed: int = 0,
 ) -> ImageSet:
-    "`images`, each by lot as it is, as sketch a or as sketch b; column `concept` says which, None where it is as it is."
+    """`images`, each twice: two of as it is, as sketch a, as sketch b, by lot; column `concept` says which, None where it is as it is.
+
+    The two are twins (column `twin`): they share all but the concept, which `pairs` makes use of. A set that has twins keeps those."""
     where = "sketches.from_sketches"
     if not isinstance(images, ImageSet): raise DataError(where, "an ImageSet", type(images).__name__, "data.from_table(images, table).")
     if concept in images.table: raise DataError(where, "a new column", repr(concept), "Choose another name.")
     if len(set(values)) != 2 or None in values: raise DataError(where, "two values", str(values), "For example ('thin', 'bold').")
     for s in (sketch_a, sketch_b): stylise(images.images[:0], s, how)   # refuse now, not in the middle
 
+    def picked(base: ImageSet, rows: np.ndarray, n_train: int) -> ImageSet:
+        return replace(base, images=base.images[rows], table=base.table.iloc[rows].reset_index(drop=True), n_train=n_train)
+
     def drawn(base: ImageSet, rows: np.ndarray, seed: int) -> ImageSet:
+        if "twin" not in base.table: base = replace(base, table=base.table.assign(twin=[f"{seed}:{row}" for row in rows]))
         return replace(_by_lot(base, rows, (sketch_a, sketch_b), concept, values, how, seed), redraw=redraw)
 
     def redraw(part: ImageSet, seed: int) -> ImageSet:
         rows = part.table["drawn_from"].to_numpy()
-        base = replace(images, images=images.images[rows], table=images.table.iloc[rows].reset_index(drop=True), n_train=part.n_train)
-        return drawn(images.redraw(base, seed) if images.redraw else base, rows, seed)
+        once, where_ = np.unique(rows, return_inverse=True)   # twins are redrawn alike
+        base = picked(images, once, len(once))
+        return drawn(picked(images.redraw(base, seed) if images.redraw else base, where_, part.n_train), rows, seed)
 
-    return drawn(images, np.arange(len(images)), seed)
+    rows = np.arange(len(images)).repeat(1 if "twin" in images.table else 2)
+    return drawn(picked(images, rows, images.n_train * len(rows) // max(len(images), 1)), rows, seed)

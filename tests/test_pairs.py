@@ -299,3 +299,20 @@ def test_too_few_rows(n):
 def test_table_without_the_concepts_columns():
     read = concepts(table(), SPEC)
     with pytest.raises(DataError, match=r"\(color\): expected columns of the table, got 'g'"): Pairs(table().drop(columns="g"), read)
+
+
+def test_twins_share_all_but_what_their_labels_tell_apart():
+    table = pd.DataFrame({"kind": list("abab") * 5, "size": ["s", None] * 10, "twin": np.arange(20) // 2, "source": np.arange(20) // 2})
+    pairs = Pairs(table, concepts(table, ["kind"]))
+    a, b, shared = pairs.sample(2000, torch.Generator().manual_seed(0))
+    same = (table["twin"].to_numpy()[a] == table["twin"].to_numpy()[b])
+    assert 0.35 < same.mean() < 0.65 and shared[same].unique(dim=0).tolist() == [[1, 0]] and not shared[~same, 0].any()
+    assert (a != b).all()
+
+
+def test_who_has_no_twin_is_paired_as_ever():
+    "The same pairs for the same seed, with a column of twins of which nobody has one."
+    table = pd.DataFrame({"kind": list("ab") * 10})
+    plain, alone = (Pairs(t, concepts(t, ["kind"])) for t in (table, table.assign(twin=range(20))))
+    for u, v in zip(plain.sample(50, torch.Generator().manual_seed(1)), alone.sample(50, torch.Generator().manual_seed(1)), strict=True):
+        assert torch.equal(u, v)

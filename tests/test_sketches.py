@@ -138,10 +138,11 @@ def test_the_two_lots_are_independent(both):
 
 
 def test_the_rest_of_the_table_is_kept(digits, both):
-    assert both.n_train == 120 and both.table[list(digits.table)].equals(digits.table.reset_index(drop=True))
+    twice = np.arange(len(digits)).repeat(2)
+    assert both.n_train == 240 and both.table[list(digits.table)].equals(digits.table.iloc[twice].reset_index(drop=True))
     own = (both.table["stroke"].isna() & both.table["slant"].isna()).to_numpy()
-    assert own.any() and torch.equal(both.images[own], digits.images[own])
-    assert not (both.images[~own] == digits.images[~own]).all(3).all(2).all(1).any()
+    assert own.any() and torch.equal(both.images[own], digits.images[twice][own])
+    assert not (both.images[~own] == digits.images[twice][~own]).all(3).all(2).all(1).any()
 
 
 def test_redrawing_a_part_keeps_its_rows_and_throws_a_new_lot(both):
@@ -159,15 +160,27 @@ def test_without_a_redraw_below_the_originals_come_back(digits):
     made = sketches.from_sketches(data.ImageSet(digits.images[:30], pd.DataFrame(index=range(30)), 20), scribble(1.8), scribble(4.6))
     again = made.redraw(made.redraw(made, 1), 2)
     own = again.table["stroke"].isna().to_numpy()
-    assert own.any() and torch.equal(again.images[own], digits.images[:30][own])
+    assert own.any() and torch.equal(again.images[own], digits.images[:30].repeat_interleave(2, 0)[own])
 
 
-def test_pairs_share_the_sketch_and_never_the_source(both):
+def test_pairs_share_the_sketch_and_twins_all_else(both):
     pairs = Pairs(both.train.table, concepts(both.train.table, ["stroke"]))
     a, b, shared = pairs.sample(500, torch.Generator().manual_seed(0))
     said = both.train.table["stroke"].fillna("").to_numpy()
     assert shared[:, 1].tolist() == [float(u == v != "") for u, v in zip(said[a], said[b], strict=True)] and shared[:, 1].mean() > 0.2
-    assert (both.train.table["source"].to_numpy()[a] != both.train.table["source"].to_numpy()[b]).all()
+    twin, source = (both.train.table[c].to_numpy() for c in ("twin", "source"))
+    same = twin[a] == twin[b]
+    assert 0.2 < same.mean() < 0.8 and (same == (source[a] == source[b])).all(), "a picture is never paired with itself but as a twin"
+    assert shared[:, 0].tolist() == same.astype(float).tolist()
+
+
+def test_twins_differ_in_the_sketch_alone(digits):
+    made = sketches.from_sketches(digits, scribble(1.8), scribble(4.6), "stroke", ("thin", "bold"))
+    for some in (made, made.redraw(made.train, 3)):
+        kinds = some.table["stroke"].fillna("own").to_numpy().reshape(-1, 2)
+        assert (kinds[:, 0] != kinds[:, 1]).all() and {"own", "thin", "bold"} == set(kinds.ravel())
+        rest = some.table.drop(columns=["stroke", "drawn_from"])
+        assert rest.iloc[::2].reset_index(drop=True).equals(rest.iloc[1::2].reset_index(drop=True)), "one color, one class, one deformation"
 
 
 @pytest.mark.parametrize("slip", [
