@@ -101,7 +101,7 @@ def test_answers_that_take_long_come_by_and_by(monkeypatch):
     expl, images = stand_in()
     monkeypatch.setitem(B.PORTION, "images", 7)
     panel = explorers.browse(expl, images, read=lambda x: x.flatten(1)[:, :3])
-    assert panel.sheet.value.count("…") > 0 and "7 of them so far" in panel.asked.layout.title.text
+    assert panel.sheet.value.count("…") > 0 and "7 of the selected so far" in panel.asked.layout.title.text
     panel.finish()
     assert "…" not in panel.sheet.value and panel.asked.layout.title.text == "predicted, selected" and not len(panel.state.left())
     direct = images.images.shape[0]

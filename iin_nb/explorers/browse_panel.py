@@ -362,7 +362,7 @@ class BrowsePanel(BrowseParts):
         if self.asked:
             votes = seen.votes[seen.asked]
             n = int((votes >= 0).sum())
-            of = "selected" if n == seen.n else f"{n:,} of them" + " so far" * (n < len(votes))
+            of = "selected" if n == seen.n else f"{n:,} of the selected" + " so far" * (n < len(votes))
             show_shares(self.asked, np.bincount(votes[votes >= 0], minlength=s.n_answers), None, f"predicted, {of}")
         chosen = np.ones(total, bool) if s.selected is None else s.selected
         self.strips.value = "".join(f"{html.escape(n)}, selected{strip(v[chosen])}of all{strip(v)}" for n, v in self.shaded.items())

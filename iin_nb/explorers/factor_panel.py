@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_STATES', 'MOST_SLIDERS', 'MOST_STEPS', 'needed_maps', 'directions', 'Seen', 'another', 'FactorsState',
-           'SliderGrid', 'FactorRow', 'PanelParts', 'sliders_page', 'FactorsPanel', 'factors']
+           'SliderGrid', 'FactorRow', 'caption', 'PanelParts', 'sliders_page', 'FactorsPanel', 'factors']
 
 # %% ../../nbs/43_explorer_factors.ipynb #6292fdf3
 import html
@@ -193,6 +193,13 @@ class FactorRow(W.HBox):
         for image, picture in ((self.a, a), (self.b, b)): image.value = crisp(picture, 40)["value"]
 
 # %% ../../nbs/43_explorer_factors.ipynb #fa83c58b
+def caption(s: FactorsState, seen: Seen) -> str:
+    "What the picture is, and whose the answer under it."
+    reads = "" if seen.probabilities is None else "; another network reads it:"
+    if s.expl.host.outputs == "images": return f"the model’s picture of z̃{reads}"
+    return "the input, as it was; the model’s answer to z̃:"
+
+
 class PanelParts(Panel):
     "The widgets of the panel and where they stand; what they do is in `FactorsPanel`."
 
@@ -207,8 +214,7 @@ class PanelParts(Panel):
         self.restart = W.Button(description="reset", icon="undo", layout=dict(width="90px"), tooltip="all sliders back to the input")
         self.sheet, self.picture = sheet(state), W.Image(format="png")
         self.legend.value = legend(state, self.by.value)
-        painted = "the model’s picture of z̃" + ("; another network reads it:" if seen.probabilities is not None else "")
-        self.caption.value = painted if state.expl.host.outputs == "images" else "the input; the model answers:"
+        self.caption.value = caption(state, seen)
         self.bars = None if seen.probabilities is None else bars(state, seen.probabilities)
         self.charts = [chart(state, c, m, self.by.value) for c, m in zip(state.charts, seen.marks, strict=True)]
         self.rows = {n: FactorRow(n, state.directions[n][1], hue[n]) for n in state.names}
@@ -231,7 +237,7 @@ def sliders_page(panel: "FactorsPanel") -> str:
             for c, m in zip(panel.charts, grid.marks, strict=True)]
     painted = s.expl.host.outputs == "images"
     shown = grid.output.numpy() if painted else s.images[s.index, None].numpy()
-    views = [Pictures(shown, "the model’s picture of z̃" if painted else "the input; the model answers:")]
+    views = [Pictures(shown, caption(s, s.look()))]
     if grid.probabilities is not None:
         views.append(Texts([answer_line(s, p) for p in grid.probabilities]))
         views.append(Moving(go.Figure(panel.bars), {0: {"y": grid.probabilities.numpy()}}))

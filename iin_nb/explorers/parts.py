@@ -11,6 +11,7 @@ __all__ = ['MAX_POINTS', 'LIVE', 'STYLE', 'BUSY', 'labels', 'point_colors', 'che
 # %% ../../nbs/41_explorer_parts.ipynb #705cd5b4
 import asyncio
 import html
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -129,13 +130,25 @@ class Scene:
         with torch.no_grad(): return self.read(output)
 
 # %% ../../nbs/41_explorer_parts.ipynb #622727cb
+@contextmanager
+def _passed_over(module: str) -> Iterator[None]:
+    "Inside, `module` cannot be imported, unless it has been."
+    if module in sys.modules: return (yield)
+    sys.modules[module] = None
+    try: yield
+    finally: del sys.modules[module]
+
+
+with _passed_over("rfc3987_syntax"): FigureWidget = go.FigureWidget   # loads jsonschema, which would have that compile 38 grammars
+
+
 class _Script(W.Widget):
     "plotly's script: sent to a page once, for all figures of a kernel."
     code = traitlets.Unicode().tag(sync=True)
 
 
 @cache
-def _script() -> _Script: return _Script(code=str(go.FigureWidget._esm))
+def _script() -> _Script: return _Script(code=str(FigureWidget._esm))
 
 
 LIVE = """
@@ -262,7 +275,7 @@ export default () => {
 """.replace("VERSION", plotly.__version__)
 
 
-class LiveFigure(go.FigureWidget):
+class LiveFigure(FigureWidget):
     """A `FigureWidget` that shares plotly's script with the page's other figures, loses nothing that is sent before it is drawn, and moves
     points without drawing the others anew."""
     script = traitlets.Unicode().tag(sync=True)

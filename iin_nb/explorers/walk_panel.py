@@ -133,8 +133,8 @@ class WalkParts(Panel):
         self.map = chart(state, ("z",), tuple(first.places[0]), self.by, 540, 460, walk_traces())
         self.chosen = W.Dropdown(options=inputs(state), value=state.index, description="start", layout=dict(width="190px"), style=narrow)
         self.which = W.Dropdown(options=state.names, value=state.factor, description="factor", layout=dict(width="170px"), style=narrow)
-        self.a = W.FloatSlider(state.a, min=0.5, max=0.995, step=0.005, description="a", readout_format=".3f", continuous_update=False,
-                               layout=dict(width="220px"), style=narrow)
+        self.a = W.FloatSlider(state.a, min=0.5, max=0.995, step=0.005, description="a (1: no step)", readout_format=".3f",
+                               continuous_update=False, layout=dict(width="280px"), style=narrow)
         lengths = sorted({50, 100, 200, 500, state.n_steps})
         self.length = W.Dropdown(options=lengths, value=state.n_steps, description="steps", layout=dict(width="120px"), style=narrow)
         self.again = W.Button(description="another walk", icon="random", layout=dict(width="130px"), tooltip="the same start, other steps")
