@@ -164,10 +164,12 @@ async function load(model) {
 
 // Points, lines and bars that only move, come, go or change color are changed in the page: plotly would draw all others anew.
 // They lie on a sheet of their own above the plot; when plotly draws again, the sheet is taken away.
-function drawn(g, {type, uid}) {   // bars carry no name: where there is one set of them it is known
-  const bars = g.querySelectorAll('.barlayer .trace');
-  return type === 'bar' ? bars.length === 1 ? bars[0] : null : g.querySelector(`.scatterlayer .trace${uid}`);
+function drawn(g, full) {   // bars carry no name, but come in the order of their traces
+  if (full.type !== 'bar') return g.querySelector(`.scatterlayer .trace${full.uid}`);
+  const bars = g.querySelectorAll('.barlayer .trace'), traces = g._fullData.filter(t => t.type === 'bar' && t.visible === true);
+  return bars.length === traces.length ? bars[traces.indexOf(full)] : null;
 }
+const kind = full => full.type === 'bar' ? 'bar' : full.mode === 'none' && full.fill === 'toself' ? 'area' : full.mode;
 function lifted(g, full) {
   const group = drawn(g, full), uid = full.uid, {width, height, xaxis, yaxis} = g._fullLayout;
   if (!group) return null;
@@ -194,42 +196,47 @@ function lifted(g, full) {
   }
   return own;
 }
-const NODES = {markers: '.point', lines: '.js-line', bar: '.point path'};
-const light = {'x': 0, 'y': 0, 'marker.color': 'fill', 'marker.line.color': 'stroke'};
+const NODES = {markers: '.point', text: '.textpoint text', lines: '.js-line', area: '.js-fill', bar: '.point path'};
+const light = {'x': 0, 'customdata': 0, 'y': 0, 'marker.color': 'fill', 'marker.line.color': 'stroke'};
 function shifts(g, message) {
   const style = message?.style_data ?? message?.restyle_data, traces = [message?.style_traces ?? message?.restyle_traces].flat();
   if (!style || Object.keys(message.layout_data ?? {}).length || !g._fullData || traces.some(t => !g._fullData[t])) return null;
   if (Object.keys(style).some(name => !(name in light))) return null;
   const made = traces.map((t, k) => {
-    const full = g._fullData[t], bar = full.type === 'bar', line = full.mode === 'lines', what = NODES[bar ? 'bar' : full.mode];
+    const full = g._fullData[t], as = kind(full), free = as === 'markers';
     const own = name => Array.isArray(style[name]) ? style[name][k % style[name].length] : style[name];
     const x = own('x') ?? g.data[t].x, y = own('y') ?? g.data[t].y;
     const colors = ['marker.color', 'marker.line.color'].filter(name => own(name) !== undefined).map(name => [name, own(name)]);
     const lists = [x, y, ...colors.map(([, c]) => c).filter(c => typeof c !== 'string')];
-    if (!(bar || full.type === 'scatter' && (line || full.mode === 'markers')) || full.selectedpoints) return null;
-    const nodes = drawn(g, full)?.querySelectorAll(what).length;
-    if (!nodes || bar && (nodes !== y?.length || 'x' in style) || (bar || line) && colors.length) return null;
+    if (!['bar', 'scatter'].includes(full.type) || !(as in NODES) || full.selectedpoints) return null;
+    const nodes = drawn(g, full)?.querySelectorAll(NODES[as]).length;
+    if (!nodes || ['bar', 'text'].includes(as) && nodes !== y?.length || as === 'bar' && own('x') !== undefined) return null;
+    if (!free && colors.length) return null;
     if (!x?.length || lists.some(v => !Array.isArray(v) || v.length !== x.length)) return null;
-    return {t, full, what, x, y, line, bar, colors};
+    return {t, full, as, x, y, colors, rest: own('customdata')};
   });
   return made.some(one => one === null) ? null : made;
 }
-function shift(g, {t, full, what, x, y, line, bar, colors}) {
-  const nodes = [...lifted(g, full).querySelectorAll(what)];
-  const {xaxis, yaxis} = g._fullLayout, at = x.map((v, i) => [xaxis.d2p(v), yaxis.d2p(y[i])]), data = g.data[t], was = g.calcdata[t][0];
-  if (line) nodes[0].setAttribute('d', 'M' + at.map(p => p.join(',')).join('L'));
-  else if (bar) nodes.forEach((node, i) => {
-    const [left, right] = [g.calcdata[t][i].p0, g.calcdata[t][i].p1].map(v => xaxis.c2p(v)), zero = yaxis.d2p(0);
-    node.setAttribute('d', `M${left},${zero}V${at[i][1]}H${right}V${zero}Z`);
+function shift(g, {t, full, as, x, y, colors, rest}) {
+  const nodes = [...lifted(g, full).querySelectorAll(NODES[as])], {xaxis, yaxis} = g._fullLayout, was = g.calcdata[t], data = g.data[t];
+  const low = yaxis._length, high = v => { const p = yaxis.d2p(v); return Number.isFinite(p) ? Math.min(p, low) : low; };
+  const filled = as === 'bar' || as === 'area', at = x.map((v, i) => [xaxis.d2p(v), filled ? high(y[i]) : yaxis.d2p(y[i])]);
+  if (as === 'lines' || as === 'area') nodes[0].setAttribute('d', 'M' + at.map(p => p.join(',')).join('L') + (filled ? 'Z' : ''));
+  else if (as === 'bar') nodes.forEach((node, i) => {
+    const [left, right] = [was[i].p0, was[i].p1].map(v => xaxis.c2p(v));
+    node.setAttribute('d', `M${left},${high(0)}V${at[i][1]}H${right}V${high(0)}Z`);
   });
+  else if (as === 'text') nodes.forEach((node, i) => ['x', 'y'].forEach((name, k) => node.setAttribute(name, at[i][k])));
   else {
     while (nodes.length < x.length) nodes.push(nodes[0].parentNode.appendChild(nodes.at(-1).cloneNode()));
     nodes.splice(x.length).forEach(node => node.remove());
     nodes.forEach((node, i) => node.setAttribute('transform', `translate(${at[i].join(',')})`));
   }
-  g.calcdata[t] = x.map((v, i) => bar ? {...g.calcdata[t][i], y: y[i], s: y[i], s1: y[i]} : {...(i ? {} : was), x: v, y: y[i], i});
-  Object.assign(data, {x, y});
-  Object.assign(full, {x, y});
+  g.calcdata[t] = x.map((v, i) => {
+    const c = yaxis.d2c(y[i]);
+    return as === 'bar' ? {...was[i], y: c, s: c, s1: c} : {...(i ? {} : was[0]), x: xaxis.d2c(v), y: c, i};
+  });
+  for (const trace of [data, full]) Object.assign(trace, {x, y}, rest === undefined ? {} : {customdata: rest});
   for (const [name, color] of colors) {
     const of = i => typeof color === 'string' ? color : color[i];
     nodes.forEach((node, i) => { node.style[light[name]] = of(i); });

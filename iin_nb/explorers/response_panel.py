@@ -177,7 +177,8 @@ def chart_data(seen: ResponseSeen, many: int) -> list[dict]:
     at, top = seen.before, seen.n * 10 ** 0.3
     band = dict(x=[], y=[]) if at is None else dict(x=[at - 0.5, at - 0.5, at + 0.5, at + 0.5], y=[1e-6, top, top, 1e-6])
     name = dict(x=[], y=[]) if at is None else dict(x=[min(max(at, 0.3), many - 1.3)], y=[top * 0.98])
-    return [band, name, *(dict(y=np.where(c > 0, c, np.nan), customdata=c / c.sum()) for c in seen.counts.values())]
+    bars = (dict(y=np.where(c > 0, c, 1e-6).tolist(), customdata=(c / c.sum()).tolist()) for c in seen.counts.values())   # log knows no 0
+    return [band, name, *bars]
 
 
 def response_table(seen: ResponseSeen, sobol: Sobol | None, rows: int) -> str:
