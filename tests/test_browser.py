@@ -109,7 +109,7 @@ def test_response(live):
     "A click on the contact sheet asks another input; Sobol indices arrive by themselves."
     page = live("panel = iin.explorers.response(classifier)\npanel")
     says(page, "input #0")
-    counts = f"{PLOTS}.at(-1).data.slice(2).map(t => [t.name, [...t.y].reduce((sum, v) => sum + (v || 0), 0)])"
+    counts = f"{PLOTS}.at(-1).data.slice(2).map(t => [t.name, Math.round([...t.y].reduce((sum, v) => sum + (v || 0), 0))])"
     assert page.evaluate(counts) == [["digit", 250], ["color", 250], ["residual", 250]], "every factor is drawn, 250 answers each"
     page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.07))
     says(page, "input #1 ")
