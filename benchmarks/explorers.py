@@ -22,16 +22,17 @@ from pathlib import Path
 import numpy as np
 import plotly.graph_objects as go
 import torch
-from playwright.sync_api import sync_playwright
 from table import write_table
 
 from iin_nb import data, embed, explanation, explorers, figures
 from iin_nb.explorers.browse_panel import cloud, frame, inside, numbers
 from iin_nb.explorers.parts import MAX_POINTS
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent/"tests"))
+from browser import lab, notebook, opened, run_all
+
 KINDS = ("classifier", "autoencoder")
 
-FLAGS = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 COUNT = """() => {window.times = []; const step = t => {window.times.push(t); window.ticking = requestAnimationFrame(step)};
   window.ticking = requestAnimationFrame(step)}"""
 
@@ -163,18 +164,15 @@ def drag(page, tool: str, steps: int = 60) -> dict:
 def points(n: int = 100_000) -> dict:
     "Frames a second for both ways and three gestures, and seconds of the even-odd test on all points."
     found = {}
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as p:
-        browser = p.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
+    with tempfile.TemporaryDirectory() as folder:
         for way in ("sample", "all"):
             write(Path(folder)/f"{way}.html", maps(n, way))
-            page = browser.new_page(viewport={"width": 1300, "height": 700})
-            page.set_default_timeout(120_000)
-            page.goto(f"file://{folder}/{way}.html", timeout=120_000)
-            page.wait_for_timeout(4000)
-            found[way] = {tool: drag(page, tool) for tool in ("lasso", "pan", "zoom")}
+            with opened(1300, 700) as page:
+                page.set_default_timeout(120_000)
+                page.goto(f"file://{folder}/{way}.html", timeout=120_000)
+                page.wait_for_timeout(4000)
+                found[way] = {tool: drag(page, tool) for tool in ("lasso", "pan", "zoom")}
             print(way, found[way], file=sys.stderr)
-            page.close()
-        browser.close()
     xy, a = np.random.RandomState(0).randn(n, 2), np.linspace(0, 6.28, 200)
     start = time.perf_counter()
     inside([np.stack([np.cos(a), np.sin(a)], 1)], xy)
@@ -210,8 +208,6 @@ def acts(page, name: str, n: int) -> None:
 
 def page(n: int = 40) -> dict:
     "Milliseconds from key or click to the finished update in JupyterLab; seconds from a cold kernel's first cell to the picture."
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent/"tests"))
-    from browser import lab, notebook, opened, run_all
     found, load = {}, "iin.explanation.shipped('digits-{}')"
     with tempfile.TemporaryDirectory() as folder, lab(Path(folder)) as address, opened(1300, 1300) as p:
         for name, kind in {"factors": "autoencoder", "walk": "autoencoder", "response": "classifier", "analogies": "autoencoder"}.items():

@@ -57,6 +57,7 @@ def says(page, pattern, timeout=20_000):
 
 def at(page, selector, x, y):
     "The place on the screen of a point (x, y) in [0, 1]² of what a selector finds first."
+    page.locator(selector).first.scroll_into_view_if_needed()
     box = page.locator(selector).first.bounding_box()
     return box["x"] + x * box["width"], box["y"] + y * box["height"]
 
@@ -81,8 +82,7 @@ def test_factors(live):
     page.get_by_role("button", name="reset").first.click()
     page.wait_for_function(f"was => {MARKS}[4][0] == was", arg=there[0])
     page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.92, 0.93))   # the last picture of the contact sheet
-    says(page, "digit")
-    page.wait_for_function(f"was => {PICTURE} != was", arg=picture)
+    page.wait_for_function("document.querySelector('.iin-panel select').selectedOptions[0].innerText.startsWith('#41')")
 
 
 def test_walk(live):

@@ -1,14 +1,13 @@
 """The report: complete, self-contained, honest about what fails, written whole or not at all."""
 import json
 import math
-import os
 import re
-import shutil
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
+from browser import opened
 from toy_digits import CONCEPTS, SIZES, explain_digits, judge, toy_digits
 
 from iin_nb import embed, report, scores
@@ -139,31 +138,14 @@ def test_nothing_is_asked_from_anywhere(page, written):
     assert text.startswith("<!doctype html>") and text.endswith("</body></html>") and len(text) < 12e6
 
 
-def _browser():
-    "An unasked-for browser is no reason to fail, a required one is."
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    try: from playwright.sync_api import sync_playwright
-    except ImportError: sync_playwright = None
-    if path and sync_playwright: return path, sync_playwright
-    if os.environ.get("IIN_REQUIRE_BROWSER") == "1": pytest.fail("a Chromium and playwright are required")
-    pytest.skip("needs a Chromium and playwright")
-
-
 @pytest.mark.browser
 def test_it_draws_itself_without_a_network(written):
-    path, playwright = _browser()
-    asked, errors = [], []
-    with playwright() as p:
-        browser = p.chromium.launch(executable_path=path, args=["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
-        page = browser.new_page(viewport={"width": 700, "height": 900})
-        net = lambda r: r.request.url.startswith(("http", "ws"))   # noqa: E731
-        page.route("**/*", lambda r: (asked.append(r.request.url), r.abort()) if net(r) else r.continue_())
-        page.on("pageerror", lambda e: errors.append(str(e)))
+    with opened(700, 900) as page:
         page.goto((written[0]/"report.html").as_uri())
         page.wait_for_function("document.querySelectorAll('figure .main-svg').length >= 17")
         wide = page.evaluate("document.documentElement.scrollWidth")
         cut = page.evaluate("[...document.querySelectorAll('figure, .wide')].filter(e => e.scrollWidth > e.clientWidth + 1).length")
-        browser.close()
+        asked, errors = page.asked, page.errors
     assert (asked, errors, wide, cut) == ([], [], 700, 0), "no request, no error, nothing scrolls sideways"
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import ipywidgets as W
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import Panel, Scene, answers, certificate_line, inputs, legend, sheet, thumbnails, told
+from .parts import (LiveFigure, Panel, Scene, answers, certificate_line, inputs, legend, sheet, thumbnails, told)
 from .saving import Control, Texts, saved_page
 from ..factors import Factors
 
@@ -179,7 +178,7 @@ class Drawn:
 MARKS = {"targets": "square-open", "sources": "circle-open"}
 
 
-def mark_sheet(fig: go.FigureWidget) -> None:
+def mark_sheet(fig: LiveFigure) -> None:
     "Traces 3 to 6 of a contact sheet: frames of targets, rings of sources, each dark on white."
     for symbol in MARKS.values():
         for color, width in (("white", 5), ("#1f2430", 2.5)):

@@ -24,8 +24,8 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, Panel, Scene, answers, certificate_line, chart, class_names, contact_sheet, legend, live,
-                                    point_colors, spots, thumbnails, told)
+from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, answers, certificate_line, chart, class_names, contact_sheet,
+                                    legend, live, point_colors, spots, thumbnails, told)
 from .saving import Control, Moving, Pointed, saved_page
 
 # %% ../../nbs/47_explorer_browse.ipynb #6a9bbbf9
@@ -155,7 +155,7 @@ class BrowseState(Scene):
         return Browsed(len(rows), shown, asked, self._votes if self.n_answers else None, counts)
 
 # %% ../../nbs/47_explorer_browse.ipynb #20e2b1a4
-def share_chart(title: str, names: Sequence[str]) -> go.FigureWidget:
+def share_chart(title: str, names: Sequence[str]) -> LiveFigure:
     "Shares of classes, empty yet: trace 0 the selection, trace 1 a line where it would be if the selection were like all."
     at = np.arange(len(names))
     bar = go.Bar(x=at, marker_color=figures.class_colors(at), text=list(names), textposition="none", showlegend=False)
@@ -168,7 +168,7 @@ def share_chart(title: str, names: Sequence[str]) -> go.FigureWidget:
     return live(fig, width=330, height=138, margin=dict(l=4, r=4, t=26, b=4))
 
 
-def show_shares(fig: go.FigureWidget, counts: np.ndarray, of_all: np.ndarray | None, title: str) -> None:
+def show_shares(fig: LiveFigure, counts: np.ndarray, of_all: np.ndarray | None, title: str) -> None:
     "Put counts (C,) into a chart of shares."
     with fig.batch_update():
         fig.data[0].y = counts / max(counts.sum(), 1)
@@ -195,7 +195,7 @@ def strip(shaded: np.ndarray, width: int = 320, height: int = 14) -> str:
     return f"<img alt='' width='{width}' height='{height}' style='display: block' src='{uri}'>"
 
 # %% ../../nbs/47_explorer_browse.ipynb #62ef1259
-def lines_of(fig: go.FigureWidget) -> list[dict]:
+def lines_of(fig: LiveFigure) -> list[dict]:
     "What is selected on a figure, in plotly's words, as the browser said it last."
     said, known = fig.layout.to_plotly_json().get("selections") or [], ("type", "path", "x0", "x1", "y0", "y1", "xref", "yref", "line")
     return [{k: s[k] for k in known if k in s} for s in said]
@@ -219,7 +219,7 @@ class BrowseParts(Panel):
         self.shaded = {n: shades(v) for n, v in state.labels.items() if v.ndim > 1}
         super().__init__(state, self._arranged())
 
-    def _map(self, state: BrowseState, name: str, width: int) -> go.FigureWidget:
+    def _map(self, state: BrowseState, name: str, width: int) -> LiveFigure:
         made, total, n = chart(state, (name,), None, self.by.value, width, 240, rows=state.dots), len(state.images), len(state.dots)
         left, right, low, high = frame(state.xy[name])
         with made.batch_update():

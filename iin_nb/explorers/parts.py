@@ -328,7 +328,7 @@ def spots(scene: Scene, names: tuple[str, ...], rows: np.ndarray | slice) -> np.
 
 
 def chart(scene: Scene, names: tuple[str, ...], mark: tuple[float, float] | None, colored_by: str | None,
-          width: int = 228, height: int = 170, more: Sequence = (), rows: np.ndarray | None = None) -> go.FigureWidget:
+          width: int = 228, height: int = 170, more: Sequence = (), rows: np.ndarray | None = None) -> LiveFigure:
     """One map: trace 0 its points (row numbers in `customdata`), then `more`, class names, and last the red × if there is a `mark`.
 
     The points are `rows` of the scene; by default the first 1,500."""
@@ -360,7 +360,7 @@ def thumbnails(images: Tensor, side: int = 32) -> np.ndarray:
     return images.numpy()
 
 
-def sheet(scene: Scene, columns: int = 6, rows: int = 7) -> go.FigureWidget:
+def sheet(scene: Scene, columns: int = 6, rows: int = 7) -> LiveFigure:
     "A contact sheet of the first pictures: a click tells which; a red frame is around the input."
     small = thumbnails(scene.images[:columns * rows])
     h, w = small.shape[-2:]
@@ -414,7 +414,7 @@ def answers(scene: Scene, n: int) -> list[str]:
     return next(fitting, [str(i) for i in range(n)])
 
 
-def bars(scene: Scene, probabilities: Tensor) -> go.FigureWidget:
+def bars(scene: Scene, probabilities: Tensor) -> LiveFigure:
     "Class probabilities (C,), in the colors of the classes."
     n = len(probabilities)
     names, at = answers(scene, n), np.arange(n)

@@ -22,7 +22,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import Panel, Scene, answers, certificate_line, chart, inputs, live, thumbnails, told
+from .parts import (LiveFigure, Panel, Scene, answers, certificate_line, chart, inputs, live, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
 # %% ../../nbs/44_explorer_walk.ipynb #db4257b1
@@ -103,7 +103,7 @@ def walk_traces() -> list[go.Scatter]:
             *(go.Scatter(mode="markers", marker=marker, **quiet) for marker in (CROSS, ring))]
 
 
-def vote_chart(scene: Scene, n: int, names: list[str]) -> go.FigureWidget:
+def vote_chart(scene: Scene, n: int, names: list[str]) -> LiveFigure:
     "Predicted class over the steps, a dot each."
     dots = go.Scatter(x=[], y=[], mode="markers", marker=dict(size=6, color=[]), showlegend=False, hovertemplate="step %{x}<extra></extra>")
     fig = go.Figure(dots, dict(template="iin"))
