@@ -75,7 +75,8 @@ h1 {font-size: 1.35em; margin: 0} p {max-width: 76ch; margin: .3em 0 1em} .soft,
 .control {display: grid; grid-template-columns: 9em minmax(140px, 420px) 11em; gap: 10px; align-items: center; margin: .25em 0}
 .control output {font-variant-numeric: tabular-nums; color: var(--soft)} input[type=range] {flex: 1}
 .between {display: flex; gap: 6px; align-items: center} select {font: inherit; width: 100%}
-figure {margin: 0} figcaption {color: var(--soft); max-width: 40ch} .sprite {image-rendering: pixelated; background-image: var(--sprite)}
+figure {margin: 0} figure:has(> .sprite) {width: min-content}
+figcaption {color: var(--soft); max-width: 40ch} .sprite {image-rendering: pixelated; background-image: var(--sprite)}
 .sheet {display: flex; flex-wrap: wrap; gap: 2px; max-width: 560px} .pointed {display: grid; grid-template-columns: 9em 1fr; gap: 14px}
 .js-plotly-plot text {fill: var(--ink) !important} .textpoint text {text-shadow: 0 0 2px var(--ground), 0 0 2px var(--ground) !important}
 table {border-collapse: collapse; font-variant-numeric: tabular-nums}
