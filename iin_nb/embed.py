@@ -156,42 +156,41 @@ def repulsion(coords: Tensor) -> Repulsion:
 
 # %% ../nbs/22_embed.ipynb #dda9ed06
 def _membership(squared: Tensor) -> Tensor:
-    "UMAP's weights (M, k) of the neighbours of a new point: exp(−distance / σ), with σ such that they sum to log2 k."
-    distance = squared.sqrt()
-    low, high = torch.zeros_like(distance[:, :1]), 8 * distance.amax(1, keepdim=True) + 1e-30
-    for _ in range(24):
-        sigma = (low + high) / 2
-        many = (-distance / sigma).exp().sum(1, keepdim=True) > math.log2(max(distance.shape[1], 2))
-        low, high = torch.where(many, low, sigma), torch.where(many, sigma, high)
-    return (-distance / sigma).exp()
+    "UMAP's weights (M, k) of the neighbours of a new point: exp(−distance / σ), with σ such that they sum to log2 k; Newton's steps."
+    distance, goal = squared.sqrt(), math.log(math.log2(max(squared.shape[1], 2)))
+    steep = torch.zeros_like(distance[:, :1])   # 1/σ; the log of the sum is convex in it, so that it only grows, up to the root
+    for _ in range(5):
+        weight = (-steep * distance).exp()
+        total = weight.sum(1, keepdim=True)
+        steep = steep + (total.log() - goal) * total / (weight * distance).sum(1, keepdim=True).clamp_min(1e-30)
+    return (-steep * distance).exp()
 
 
 def umap_place(reference: Tensor, coords: Tensor, new: Tensor, push: Repulsion | None = None, k: int = 15,
-               n_steps: int = 16) -> Tensor:
+               n_steps: int = 12) -> Tensor:
     """Where `new` points (M, D) come to rest on a UMAP (N, 1 or 2) of `reference` (N, D): the balance that umap-learn's `transform` nears
     by chance,
 
         Σ_i c_i (y − y_i) = 5 W r(y),   c_i = w_i 2ab d_i^(2b−2) / (1 + a d_i^2b),   d_i = ‖y − y_i‖,   W = Σ_i w_i,
 
     over the k nearest references, w_i UMAP's weights and r the map's `repulsion` (made here unless given), by a fixed-point iteration with
-    momentum from their weighted mean, in at most `n_steps` steps of at most 1. A point much nearer to one reference than to all others
+    momentum from their weighted mean, in `n_steps` steps of at most 1. A point much nearer to one reference than to all others
     takes its place, a reference point its own."""
     _check_places("embed.umap_place", reference, coords, new, 4)
     index, squared = _nearest(reference, new, k)
-    push, near, weight = repulsion(coords) if push is None else push, coords[index], _membership(squared)
-    total = weight.sum(1, keepdim=True)
-    y = (weight[:, :, None] * near).sum(1) / total
+    push, near, weight = repulsion(coords) if push is None else push, coords.T[:, index], _membership(squared)   # near (1 or 2, M, k)
+    weight = weight / weight.sum(1, keepdim=True)
+    y = (weight * near).sum(2)
     move = torch.zeros_like(y)
     for _ in range(n_steps):
-        d = (y[:, None] - near).square().sum(2).clamp_min(1e-6)
+        d = (y[:, :, None] - near).square().sum(0).clamp_min(1e-6)
         curve = d ** (B - 1)
-        pull = weight * (2 * A * B * curve / (1 + A * d * curve))
-        rest = ((pull[:, :, None] * near).sum(1) + NEGATIVES * total * push.at(y)) / pull.sum(1, keepdim=True)
+        pull = weight * curve / (1 + A * d * curve)
+        rest = ((pull * near).sum(2) + NEGATIVES / (2 * A * B) * push.at(y.T).T) / pull.sum(1)
         move = (0.5 * move + 1.5 * (rest - y)).clamp(-1, 1)
         y = y + move
-        if (move.abs() < 1e-3).all(): break
-    alone = (1 - (squared[:, :1] / squared[:, 1:2].clamp_min(1e-30)).sqrt()) ** 4
-    return torch.lerp(y, near[:, 0], alone)
+    alone = (1 - (squared[:, 0] / squared[:, 1].clamp_min(1e-30)).sqrt()) ** 4
+    return torch.lerp(y, near[:, :, 0], alone).T
 
 # %% ../nbs/22_embed.ipynb #21f4f967
 @dataclass
@@ -371,11 +370,15 @@ class Maps:
         self._collect()
         return len(self.coords) == len(self.names)
 
+    def over(self) -> bool:
+        "Whether no map is to come: all are made, or the process has ended."
+        return self.ready() or not self._finish.alive
+
     def result(self, timeout: float = 0.0) -> Atlas:
         "The atlas with every UMAP made within `timeout` seconds; the others as they were, or a PCA. An interrupt while waiting ends it."
         until = time.monotonic() + timeout
         try:
-            while not self.ready() and self._finish.alive and time.monotonic() < until: time.sleep(0.05)
+            while not self.over() and time.monotonic() < until: time.sleep(0.05)
         except KeyboardInterrupt:
             self.close()
             raise
@@ -392,13 +395,14 @@ class Maps:
 # %% ../nbs/22_embed.ipynb #f805d182
 def start_maps(
     atlas: Atlas,                              # the points, and what is shown until the maps are ready
-    names: Iterable[str] | None = None,        # maps to make, in this order; default: all
+    names: Iterable[str] | None = None,        # maps to make, in this order; default: those that are no UMAP yet
     folder: str | Path | None = None,          # where the temporary folder is made; default: the system's place
     seed: int = 0,
     after: Maps | None = None,                 # maps in the making, whose process is to make these next: it compiles only once
 ) -> Maps:
     "Begin UMAP maps of `atlas` in another process."
-    where, names = "embed.start_maps", list(atlas.names if names is None else names)
+    where = "embed.start_maps"
+    names = [n for n in atlas.names if atlas.method.get(n) != "UMAP"] if names is None else list(names)
     for name in names: check_finite(atlas.part(name), where, name)
     if len(atlas.z) < 4: raise DataError(where, "at least 4 points", str(len(atlas.z)), "Keep the PCA.")
     try:

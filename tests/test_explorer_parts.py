@@ -9,7 +9,9 @@ import pytest
 import torch
 from test_explorer_factors import stand_in
 
+from iin_nb import explorers
 from iin_nb.core import DataError
+from iin_nb.embed import Maps, atlas
 from iin_nb.explorers import parts as P
 
 
@@ -26,7 +28,7 @@ class Counter(P.Panel):
         self.clicks += 1
         if wrong: raise ValueError("<b>a slip</b>")
 
-    def step(self):
+    def more(self):
         self.left -= 1
         return self.left > 0
 
@@ -69,7 +71,7 @@ def test_steps_are_done_and_their_errors_told(panel, monkeypatch):
     assert panel.left == 0
     panel.go_on()   # no kernel, no loop: nothing happens
     assert panel.left == 0
-    monkeypatch.setattr(panel, "step", lambda: 1 / 0)
+    monkeypatch.setattr(panel, "more", lambda: 1 / 0)
     panel.finish()
     assert "ZeroDivisionError" in panel.message.value
 
@@ -85,6 +87,72 @@ def test_steps_go_between_events(panel):
 
     asyncio.run(kernel())
     assert panel.left == 0 and panel.clicks == 1
+
+
+class Making(Maps):
+    "UMAPs that come when the test says so: all of the atlas' names, at (row number, 0)."
+
+    def __init__(self, atlas):
+        self.atlas, self.names, self.coords, self.done = atlas, atlas.names, {}, False
+
+    def over(self): return self.done
+    def result(self, timeout=0.0): return self.atlas
+
+    def come(self, *names):
+        n = torch.arange(len(self.atlas.z), dtype=torch.float32)[:, None]
+        self.coords = self.coords | {k: n if k.endswith("_1d") else torch.cat([n, 0 * n], 1) for k in names}
+
+
+@pytest.mark.parametrize("name", ["factors", "walk", "response", "browse", "samples"])
+def test_maps_are_swapped_when_they_come(name):
+    expl, images = stand_in("logits")
+    making = Making(atlas(expl, images.images, umap=False))
+    panel = getattr(explorers, name)(expl, images, maps=making)
+    charts = panel.charts if name == "factors" else panel.maps.values() if name == "browse" else [panel.map]
+    on_z = next(c for c in charts if c.layout.title.text.startswith("z"))
+    assert "PCA for now" in on_z.layout.title.text
+    if name == "browse": panel.state.take([3])
+    panel.take_maps()
+    assert "PCA for now" in on_z.layout.title.text, "none has come"
+    making.come("z")
+    panel.take_maps()
+    assert "UMAP" in on_z.layout.title.text and list(on_z.data[0].x) == list(range(len(images)))
+    assert all("PCA for now" in c.layout.title.text for c in charts if c is not on_z), "the others are still to come"
+    making.come(*making.names)
+    making.done = True
+    panel.finish()
+    assert all("UMAP" in c.layout.title.text for c in charts) and panel.state.coming is None and not panel.message.value
+    if name == "browse": assert list(on_z.data[0].selectedpoints) == [3] and on_z.layout.xaxis.range[1] > len(images) - 1
+    if name in ("factors", "response", "samples"): assert abs(on_z.data[-1].x[0] - panel.state.index) < 0.5, "the × has moved along"
+    if name == "walk": assert abs(on_z.data[-1].y[0]) < 1e-6
+    panel.close()
+
+
+def test_maps_come_between_events():
+    import asyncio
+    expl, images = stand_in()
+    making = Making(atlas(expl, images.images, umap=False))
+
+    async def kernel():
+        panel = explorers.walk(expl, images, maps=making)
+        making.come(*making.names)
+        await asyncio.sleep(0.8)
+        assert "UMAP" in panel.map.layout.title.text
+        panel.close()
+        await asyncio.sleep(0.6)   # nobody waits for the rest any more
+
+    asyncio.run(kernel())
+
+
+def test_the_process_may_end_early():
+    "What is missing stays the PCA, and says so no longer."
+    expl, images = stand_in()
+    making = Making(atlas(expl, images.images, umap=False))
+    panel = explorers.walk(expl, images, maps=making)
+    making.done = True
+    panel.finish()
+    assert "PCA, 2-D" in panel.map.layout.title.text and not panel.message.value
+    panel.close()
 
 
 def test_closed_it_is_free():

@@ -22,10 +22,10 @@ from torch import Tensor
 from .. import figures
 from ..core import DataError
 from ..data import ImageSet
-from ..embed import Atlas
+from ..embed import Atlas, Maps
 from ..explanation import Explanation
 from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, answers, certificate_line, chart, class_names, contact_sheet,
-                                    legend, live, point_colors, spots, thumbnails, told)
+                                    legend, live, point_colors, redraw, spots, thumbnails, told)
 from .saving import Control, Moving, Pointed, saved_page
 
 # %% ../../nbs/47_explorer_browse.ipynb #6a9bbbf9
@@ -113,6 +113,11 @@ class BrowseState(Scene):
         self._votes = np.full(n, -1)
         logits = self.logits(self.encoded[:1])
         self.n_answers = 0 if logits is None else logits.shape[1]
+
+    def take_maps(self) -> bool:
+        "Take the maps that are ready."
+        if found := super().take_maps(): self.xy = {n: spots(self, (n,), slice(None)) for n in self.charts}
+        return found
 
     def select(self, name: str, shapes: Sequence[Mapping]) -> None:
         "Take what lies inside of any of `shapes` on map `name`; none at all: no selection."
@@ -220,18 +225,24 @@ class BrowseParts(Panel):
         super().__init__(state, self._arranged())
 
     def _map(self, state: BrowseState, name: str, width: int) -> LiveFigure:
-        made, total, n = chart(state, (name,), None, self.by.value, width, 240, rows=state.dots), len(state.images), len(state.dots)
-        left, right, low, high = frame(state.xy[name])
+        made = chart(state, (name,), None, self.by.value, width, 240, rows=state.dots)
         with made.batch_update():
-            made.update_xaxes(range=[left, right]).update_yaxes(range=[low, high])
             made.layout.update(dragmode="lasso", newselection_line_color=figures.HERE, newselection_mode="immediate")
             made.data[0].update(selected_marker_opacity=0.95, unselected_marker_opacity=0.12)
             for trace in made.data[1:]: trace.update(unselected_textfont_color="#1f2430")   # a name is not faint because its class is
+        return self._framed(made, state, name)
+
+    def _framed(self, fig: LiveFigure, state: BrowseState, name: str) -> LiveFigure:
+        "A chart cut to all of the map, with room for the image of all points where not all are drawn."
+        left, right, low, high = frame(state.xy[name])
+        total, n = len(state.images), len(state.dots)
+        with fig.batch_update():
+            fig.update_xaxes(range=[left, right]).update_yaxes(range=[low, high])
             if n < total:
-                made.layout.title.text = made.layout.title.text.replace(f"{n:,} points", f"{total:,} points, {n:,} drawn")
+                fig.layout.title.text = fig.layout.title.text.replace(f"{n:,} points", f"{total:,} points, {n:,} drawn")
                 place = dict(x=left, y=high, sizex=right - left, sizey=high - low, xref="x", yref="y")
-                made.layout.images = [dict(**place, sizing="stretch", layer="below")]
-        return made
+                fig.layout.images = [dict(**place, sizing="stretch", layer="below")]
+        return fig
 
     def _arranged(self) -> list[W.Widget]:
         self.row = W.HBox(list(self.maps.values()))
@@ -345,7 +356,7 @@ class BrowsePanel(BrowseParts):
         self._tell(seen)
         self.go_on()
 
-    def step(self) -> bool:
+    def more(self) -> bool:
         "Some more answers."
         if not len(self.state.left()): return False
         self._tell(self.state.look())
@@ -375,13 +386,21 @@ class BrowsePanel(BrowseParts):
         wrong = [False] * len(votes) if known is None else ((known[seen.rows] >= 0) & (known[seen.rows] != votes) & (votes >= 0)).tolist()
         return ["…" if v < 0 else names[v] for v in votes], wrong
 
+    def show_maps(self) -> None:
+        "The maps anew; what is selected stays, the line around it goes with the old map."
+        for name, fig in self.maps.items():
+            redraw(fig, self.state, (name,), self.by.options[0])
+            self._framed(fig, self.state, name)
+        self._forget()
+        self.refresh()
+
     def page(self) -> str: return browse_page(self)
 
 # %% ../../nbs/47_explorer_browse.ipynb #73e240b0
 def browse(
     expl: Explanation,
     data: ImageSet | None = None,                        # to look through; default: the held-out color digits, if T was made on them
-    maps: "Atlas | dict[str, Tensor] | None" = None,     # an atlas, or coordinates of `data`'s rows; default: the stored ones, or PCA
+    maps: "Atlas | Maps | dict[str, Tensor] | None" = None,   # or coordinates of `data`'s rows; default: the stored ones, or PCA
     read: Callable[[Tensor], Tensor] | None = None,      # pictures to logits: names what a host that puts out pictures has painted
     most: int = 100_000,                                 # rows of `data`
     seed: int = 0,                                       # of the pictures drawn

@@ -20,10 +20,10 @@ from torch import Tensor
 from .. import figures
 from ..data import ImageSet
 from ..core import DataError
-from ..embed import Atlas
+from ..embed import Atlas, Maps
 from ..explanation import Explanation
 from .parts import (MAX_POINTS, Panel, Scene, answer_line, bars, certificate_line, chart, crisp, frame, inputs, legend,
-                                    places, point_colors, round_trip, sheet, thumbnails, told)
+                                    places, point_colors, redraw, round_trip, sheet, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import BlockLaw, Factors
 
@@ -103,6 +103,11 @@ class FactorsState(Scene):
     def move(self, name: str, t: float) -> None:
         "The slider of a factor."
         self.t[self.check_factor(name)] = float(t)
+
+    def take_maps(self) -> bool:
+        "Take the maps that are ready; what has not moved lies elsewhere on them."
+        if found := super().take_maps(): self._placed = {}
+        return found
 
     def range(self, name: str) -> tuple[float, float]: return (-3.0, 3.0) if self.way[name] else (0.0, 1.0)
 
@@ -323,13 +328,18 @@ class FactorsPanel(PanelParts):
         if self.bars: self.answer.value, self.bars.data[0].y = answer_line(self.state, seen.probabilities), seen.probabilities.tolist()
         self.certificate.value = certificate_line(self.state, seen.error)
 
+    def show_maps(self) -> None:
+        "The charts anew, and the × on them."
+        for fig, names in zip(self.charts, self.state.charts, strict=True): redraw(fig, self.state, names, self.by.options[0])
+        self.refresh()
+
     def page(self) -> str: return sliders_page(self)
 
 # %% ../../nbs/43_explorer_factors.ipynb #e8277baf
 def factors(
     expl: Explanation,
     data: ImageSet | None = None,                        # to choose from; default: the held-out color digits, if T was made on them
-    maps: "Atlas | dict[str, Tensor] | None" = None,     # an atlas, or coordinates of `data`'s rows; default: the stored ones, or PCA
+    maps: "Atlas | Maps | dict[str, Tensor] | None" = None,   # or coordinates of `data`'s rows; default: the stored ones, or PCA
     read: Callable[[Tensor], Tensor] | None = None,      # pictures to logits: names what a host that puts out pictures has painted
     index: int = 0,                                      # the input to start with
 ) -> FactorsPanel:

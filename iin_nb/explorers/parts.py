@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'LIVE', 'STYLE', 'BUSY', 'labels', 'point_colors', 'check_pictures', 'as_atlas', 'places', 'Scene',
-           'LiveFigure', 'live', 'spots', 'chart', 'class_names', 'thumbnails', 'sheet', 'frame', 'contact_sheet',
-           'crisp', 'inputs', 'answers', 'bars', 'answer_line', 'legend', 'round_trip', 'certificate_line', 'told',
-           'Panel']
+           'LiveFigure', 'live', 'spots', 'chart', 'redraw', 'class_names', 'thumbnails', 'sheet', 'frame',
+           'contact_sheet', 'crisp', 'inputs', 'answers', 'bars', 'answer_line', 'legend', 'round_trip',
+           'certificate_line', 'told', 'Panel']
 
 # %% ../../nbs/41_explorer_parts.ipynb #705cd5b4
 import asyncio
 import html
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cache, wraps
 from itertools import count
 from pathlib import Path
@@ -32,7 +33,7 @@ from .. import data as image_data
 from .. import figures, zoo
 from ..core import DataError, whole_file
 from ..data import ImageSet
-from ..embed import Atlas, maps_of
+from ..embed import Atlas, Maps, maps_of
 from ..explanation import Explanation
 from ..factors import Factors
 
@@ -61,8 +62,9 @@ def check_pictures(images: Tensor) -> None:
         raise DataError("explorers", "at least two pictures (N, C, H, W)", f"shape {tuple(images.shape)}", "Pass an ImageSet.")
 
 
-def as_atlas(expl: Explanation, images: Tensor, maps: "Atlas | dict[str, Tensor] | None") -> Atlas:
+def as_atlas(expl: Explanation, images: Tensor, maps: "Atlas | Maps | dict[str, Tensor] | None") -> Atlas:
     "`maps` as an atlas of `images`: coordinates (N, 1 or 2) of these very rows by name, completed by those that came with `expl` or PCA."
+    if isinstance(maps, Maps): return maps.result()
     if isinstance(maps, Atlas): return maps
     made = maps_of(expl, images)
     for name, coords in (maps or {}).items():
@@ -83,11 +85,12 @@ class Scene:
     expl: Explanation
     images: Tensor                                           # (N, C, H, W)
     labels: dict[str, np.ndarray] = field(default_factory=dict)
-    maps: "Atlas | dict[str, Tensor] | None" = None
+    maps: "Atlas | Maps | dict[str, Tensor] | None" = None
     read: Callable[[Tensor], Tensor] | None = None           # pictures to logits, for a host that puts out pictures
 
     def __post_init__(self):
         check_pictures(self.images)
+        self.coming = self.maps if isinstance(self.maps, Maps) else None
         self.atlas = as_atlas(self.expl, self.images, self.maps)
         own = len(self.atlas.z) == len(self.images)   # an atlas may be of other rows
         self.z = self.atlas.z if own else torch.cat([self.expl.host.encode(x) for x in self.images.split(500)])
@@ -102,6 +105,15 @@ class Scene:
             data, read = image_data.color_digits().held_out, read or (zoo.judge() if expl.host.outputs == "images" else None)
         data = data.rows(0, min(len(data), most))
         return cls(expl, data.images, labels(expl, data), maps, read, **more)
+
+    def take_maps(self) -> bool:
+        "Take the maps of `coming` that are ready; False where none is new."
+        if self.coming is None: return False
+        over, old = self.coming.over(), self.atlas
+        new = {k: v for k, v in self.coming.coords.items() if v is not old.coords.get(k)}
+        if over: self.coming = None
+        self.atlas = replace(old, coords=old.coords | new, method=old.method | dict.fromkeys(new, "UMAP"))
+        return over or bool(new)
 
     @property
     def names(self) -> list[str]:
@@ -338,13 +350,24 @@ def chart(scene: Scene, names: tuple[str, ...], mark: tuple[float, float] | None
     part = None if values is None else values[rows]
     classes = part if part is not None and part.ndim == 1 else None
     said, flat = [n.removesuffix("_1d") for n in names], len(names) == 1
-    look = dict(title=" × ".join(said), what=f"{scene.atlas.method[names[0]]}, {'2-D' if flat else '1-D each'}",
+    method = scene.atlas.method[names[0]]
+    if scene.coming and method == "PCA": method = "PCA for now"   # its UMAP is to come
+    look = dict(title=" × ".join(said), what=f"{method}, {'2-D' if flat else '1-D each'}",
                 names=class_names(scene, colored_by), mark=mark, width=width, height=height)
     fig = figures.embedding(xy, classes, **look) if flat else figures.factor_axes(xy[:, 0], xy[:, 1], *said, classes, **look)
     fig.data[0].customdata = rows
     fig.data[0].marker.update(size=3.5, color=point_colors(part) if part is not None else figures.GRAY)
     fig = go.Figure([fig.data[0], *more, *fig.data[1:]], fig.layout)
     return live(fig, hovermode="closest", margin=dict(l=4, r=4, b=4))
+
+
+def redraw(fig: LiveFigure, scene: Scene, names: tuple[str, ...], colored_by: str | None) -> None:
+    "Bring a `chart` in step with the scene's maps: its points, class names and title; not what its panel put there."
+    old, texts = fig.layout, lambda f: [t for t in f.data if t.mode == "text"]
+    with closing(chart(scene, names, (0.0, 0.0), colored_by, old.width, old.height, rows=np.array(fig.data[0].customdata))) as new:
+        with fig.batch_update():
+            for mine, its in ((fig.data[0], new.data[0]), *zip(texts(fig), texts(new), strict=True)): mine.update(x=its.x, y=its.y)
+            fig.layout.title.text = new.layout.title.text
 
 
 def class_names(scene: Scene, concept: str | None) -> list[str] | None:
@@ -473,7 +496,7 @@ BUSY = "<span class='iin-busy' role='status'>computing …</span>"   # seen only
 class Panel(W.VBox):
     """A column of widgets around a `state`. A subclass names its children, and marks its callbacks as `told`.
 
-    `message` and `busy` stand at the foot. What an event need not wait for is done by `step`s in between. `close` ends every widget in it
+    `message` and `busy` stand at the foot. What an event need not wait for is done by `more` in between. `close` ends every widget in it
     and lets go of the state."""
 
     def __init__(self, state: Scene, children: Sequence[W.Widget]):
@@ -488,6 +511,7 @@ class Panel(W.VBox):
         super().__init__([style, *children, foot])
         self.state = state
         self.add_class("iin-panel")
+        if state.coming: self._between(self._await_maps())
 
     def __repr__(self) -> str: return f"<{type(self).__name__}: run this cell in JupyterLab to see and move it>"
 
@@ -498,22 +522,40 @@ class Panel(W.VBox):
         try: yield
         finally: self._quiet = before
 
-    def step(self) -> bool:
+    def more(self) -> bool:
         "Do a little of what an event need not wait for; False where nothing is left. A subclass with such work does it here."
         return False
 
     def go_on(self) -> None:
-        "Take `step` after `step` between the kernel's events; without a kernel nobody waits: `finish` does them."
-        if self._task and not self._task.done(): return
-        try: self._task = asyncio.get_running_loop().create_task(self._later())
-        except RuntimeError: pass
+        "Do `more` and `more` between the kernel's events; without a kernel nobody waits: `finish` does them."
+        if not self._task or self._task.done(): self._task = self._between(self._later())
+
+    def _between(self, work: Coroutine) -> asyncio.Task | None:
+        "Do this between the kernel's events; not at all without a kernel."
+        try: return asyncio.get_running_loop().create_task(work)
+        except RuntimeError: work.close()
 
     async def _later(self) -> None:
         while self._one(): await asyncio.sleep(0.01)   # events go first
 
+    async def _await_maps(self) -> None:
+        while self.state is not None and self.state.coming:
+            await asyncio.sleep(0.5)
+            self.take_maps()
+
+    def take_maps(self) -> None:
+        "Show the maps that have come since."
+        with self.lock:
+            try:
+                if self.state is not None and self.state.take_maps(): self.show_maps()
+            except Exception as e: self._complain(e)
+
+    def show_maps(self) -> None:
+        "Bring the maps in step with the state's atlas: a panel that has maps does it here."
+
     def _one(self) -> bool:
         with self.lock:
-            try: return self.state is not None and self.step()
+            try: return self.state is not None and self.more()
             except Exception as e: self._complain(e)
             return False
 
@@ -521,8 +563,10 @@ class Panel(W.VBox):
         self.message.value = f"<span class='iin-wrong'>{html.escape(f'{type(e).__name__}: {e}')}</span>"
 
     def finish(self) -> None:
-        "Do now what `go_on` does by and by."
+        "Do now what is else done between events; maps in the making are waited for."
         while self._one(): pass
+        while self.state.coming and not self.state.coming.over(): time.sleep(0.05)
+        self.take_maps()
 
     def page(self) -> str:
         "What is shown, as one HTML page that answers without a kernel: each explorer makes its own."

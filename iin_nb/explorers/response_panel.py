@@ -24,10 +24,10 @@ from ..response import Response, Sobol, class_logits, every_answer
 from ..response import sobol_steps as steps_of
 from ..core import DataError, generator
 from ..data import ImageSet
-from ..embed import Atlas
+from ..embed import Atlas, Maps
 from ..explanation import Explanation
 from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, answers, certificate_line, chart, class_names, crisp, frame, inputs, live,
-                                    sheet, spots, thumbnails, told)
+                                    redraw, sheet, spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
 # %% ../../nbs/45_explorer_response.ipynb #9a54b069
@@ -293,7 +293,7 @@ class ResponsePanel(ResponseParts):
         "Inputs that the Sobol indices are of."
         return 1 << (min(len(self.state.z), SOBOL_ROWS[self.state.expl.host.outputs]).bit_length() - 1)
 
-    def step(self) -> bool:
+    def more(self) -> bool:
         "Some more draws of the chosen inputs; then a little of the Sobol indices."
         if self.state.grow(): self.show_draws()
         elif next(self.state.sobol_steps(), self) is self:
@@ -342,13 +342,18 @@ class ResponsePanel(ResponseParts):
         frame(self.sheet, s.index)
         self.show_draws()
 
+    def show_maps(self) -> None:
+        "The map anew, and the × on it."
+        redraw(self.map, self.state, ("z",), self.by)
+        self.refresh()
+
     def page(self) -> str: return response_page(self)
 
 
 def response(
     expl: Explanation,
     data: ImageSet | None = None,                        # to choose from; default: the held-out color digits, if T was made on them
-    maps: "Atlas | dict[str, Tensor] | None" = None,     # an atlas, or coordinates of `data`'s rows; default: the stored ones, or PCA
+    maps: "Atlas | Maps | dict[str, Tensor] | None" = None,   # or coordinates of `data`'s rows; default: the stored ones, or PCA
     read: Callable[[Tensor], Tensor] | None = None,      # pictures to logits, which a host that puts out pictures needs
     index: int = 0,                                      # the input to start with
     law: str = "own",                                    # or "gaussian", "standard"

@@ -20,10 +20,10 @@ from torch import Tensor
 from .. import edit, figures
 from ..core import DataError
 from ..data import ImageSet
-from ..embed import Atlas
+from ..embed import Atlas, Maps
 from ..explanation import Explanation
 from .parts import (Panel, Scene, answers, bars, certificate_line, chart, contact_sheet, crisp, frame, inputs, sheet,
-                                    spots, thumbnails, told)
+                                    redraw, spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import Factors
 
@@ -229,13 +229,18 @@ class SamplePanel(SampleParts):
         above = "; predicted class above each" if said and self.painted else ""
         self.says.value = f"<b>{s.n} draws</b>{above}<br>{html.escape(s.told)}"
 
+    def show_maps(self) -> None:
+        "The map anew, and the draws on it."
+        redraw(self.map, self.state, ("z",), next(iter(self.state.labels), None))
+        self.show()
+
     def page(self) -> str: return samples_page(self)
 
 # %% ../../nbs/48_explorer_samples.ipynb #5b4ebd86
 def samples(
     expl: Explanation,
     data: ImageSet | None = None,                        # to hold from; default: the held-out color digits, if T was made on them
-    maps: "Atlas | dict[str, Tensor] | None" = None,     # an atlas, or coordinates of `data`'s rows; default: the stored ones, or PCA
+    maps: "Atlas | Maps | dict[str, Tensor] | None" = None,   # or coordinates of `data`'s rows; default: the stored ones, or PCA
     read: Callable[[Tensor], Tensor] | None = None,      # pictures to logits: names what a host that puts out pictures has painted
     index: int = 0,                                      # the held input
     held: tuple[str, ...] = (),                          # factors that are not drawn

@@ -20,9 +20,10 @@ from torch import Tensor
 from .. import edit, figures
 from ..core import DataError
 from ..data import ImageSet
-from ..embed import Atlas
+from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (LiveFigure, Panel, Scene, answers, certificate_line, chart, inputs, live, thumbnails, told)
+from .parts import (LiveFigure, Panel, Scene, answers, certificate_line, chart, inputs, live, redraw,
+                                    thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
 # %% ../../nbs/44_explorer_walk.ipynb #db4257b1
@@ -70,6 +71,11 @@ class WalkState(Scene):
         self.path, self.z_path = path, self.expl.to_z(path)
         self.places = self.atlas.place("z", self.z_path, path.z_tilde).numpy()
         self._pictures, self._votes = [], []
+
+    def take_maps(self) -> bool:
+        "Take the maps that are ready, and place the walk on them."
+        if found := super().take_maps(): self.places = self.atlas.place("z", self.z_path, self.path.z_tilde).numpy()
+        return found
 
     @property
     def n_answers(self) -> int:
@@ -232,13 +238,18 @@ class WalkPanel(WalkParts):
         self.film.value = film_strip(seen, self.class_names)
         self.says.value = f"<b>{html.escape(self.state.factor)}</b>, step {t} of {self.state.n_steps}: {seen.told}"
 
+    def show_maps(self) -> None:
+        "The map anew, and the walk on it as far as it has gone."
+        redraw(self.map, self.state, ("z",), self.by)
+        self.refresh(self.step.value)
+
     def page(self) -> str: return walks_page(self)
 
 # %% ../../nbs/44_explorer_walk.ipynb #4745f399
 def walk(
     expl: Explanation,
     data: ImageSet | None = None,                        # to choose a start from; default: the held-out color digits, if T was made on them
-    maps: "Atlas | dict[str, Tensor] | None" = None,     # an atlas, or coordinates of `data`'s rows; default: the stored ones, or PCA
+    maps: "Atlas | Maps | dict[str, Tensor] | None" = None,   # or coordinates of `data`'s rows; default: the stored ones, or PCA
     read: Callable[[Tensor], Tensor] | None = None,      # pictures to logits: names what a host that puts out pictures has painted
     index: int = 0,                                      # the start
     factor: str = "",                                    # that walks; default: the first concept
