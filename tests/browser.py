@@ -89,13 +89,14 @@ def run_all(page, address, name, ready, timeout=90_000, dark=False):
     "Open a notebook, run it, and wait for the selector `ready`; when it began to run."
     page.goto(f"{address}/lab/tree/{name}?reset")
     page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('notebook:run-all-cells')", timeout=timeout)
-    if dark: page.evaluate("void jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'})")
+    theme = "Dark" if dark else "Light"   # the server remembers the last one
+    page.evaluate(f"void jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout)
     page.wait_for_function("""() => {   // a cell that runs before the page listens has widgets that nobody hears of
         const session = window.jupyterapp.shell.currentWidget?.sessionContext, kernel = session?.session?.kernel;
         return session?.isReady && kernel?.connectionStatus === 'connected' && kernel.status === 'idle'; }""", timeout=timeout)
     page.wait_for_timeout(1500)
-    page.evaluate("document.querySelectorAll('.Toastify').forEach(e => e.remove())")
+    page.add_style_tag(content=".Toastify {display: none}")
     begun = "[...document.querySelectorAll('.jp-InputPrompt')].some(e => /[*0-9]/.test(e.textContent))"
     start = time.monotonic()
     for _ in range(30):   # the command is deaf until the notebook is the active one; its promise may never be kept
