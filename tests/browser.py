@@ -89,8 +89,11 @@ def run_all(page, address, name, ready, timeout=90_000, dark=False):
     "Open a notebook, run it, and wait for the selector `ready`; when it began to run."
     page.goto(f"{address}/lab/tree/{name}?reset")
     page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('notebook:run-all-cells')", timeout=timeout)
-    theme = "Dark" if dark else "Light"   # the server remembers the last one
-    page.evaluate(f"void jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+    theme = f"JupyterLab {'Dark' if dark else 'Light'}"   # the server remembers the last one, and two changes at once trip over each other
+    page.wait_for_function("document.body.dataset.jpThemeName", timeout=timeout)
+    if page.evaluate("document.body.dataset.jpThemeName") != theme:
+        page.evaluate(f"void jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})")
+        page.wait_for_function(f"document.body.dataset.jpThemeName === '{theme}'", timeout=timeout)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout)
     page.wait_for_function("""() => {   // a cell that runs before the page listens has widgets that nobody hears of
         const session = window.jupyterapp.shell.currentWidget?.sessionContext, kernel = session?.session?.kernel;
