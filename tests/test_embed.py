@@ -345,7 +345,7 @@ def test_the_other_process_never_outlives_this_one(tmp_path, how):
         x = torch.randn(2000, 6)
         making = start_maps(Atlas(x, x, Layout(("residual", "shape"), (3, 3))), None, {str(tmp_path)!r})
         print(making.process.pid, flush=True)
-            if {how!r} != "end": making.result(40)
+        if {how!r} != "end": making.result(40)
         """
     parent = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     pid = int(parent.stdout.readline())
