@@ -118,6 +118,8 @@ def place(n: int = 200, seeds: tuple[int, ...] = (42, 1, 2, 3)) -> dict:
             warnings.simplefilter("ignore")
             mapper = umap.UMAP(n_components=2 - name.endswith("_1d"), random_state=0).fit(known)
         coords, fitted = torch.from_numpy(mapper.embedding_.copy()), mapper._knn_search_index
+        true, seen = (embed._nearest(x[n:], new, 15)[0].numpy(), fitted.query(new.numpy(), 15, epsilon=0.12)[0])   # as `transform` asks
+        row = {"index_finds": float(np.mean([np.isin(t, s).mean() for t, s in zip(true, seen, strict=True)]))}
         for way, seed in [("theirs", 0), *((w, s) for w in places for s in seeds)]:   # the first compiles
             mapper.transform_seed, mapper._small_data, mapper._knn_search_index = seed, way == "exact", fitted
             if way == "index":
@@ -126,7 +128,7 @@ def place(n: int = 200, seeds: tuple[int, ...] = (42, 1, 2, 3)) -> dict:
             start = time.perf_counter()
             places[way].append(torch.from_numpy(mapper.transform(new.numpy())))
             if way == "theirs": slow.append(1000 * (time.perf_counter() - start))
-        ours, row = embed.umap_place(x[n:], coords, new), {}
+        ours = embed.umap_place(x[n:], coords, new)
         for way, theirs in places.items():
             theirs = theirs[-len(seeds):]
             row[f"ours_to_{way}"] = float(np.mean([apart(ours, t) for t in theirs]))

@@ -167,7 +167,7 @@ def _membership(squared: Tensor) -> Tensor:
 
 
 def umap_place(reference: Tensor, coords: Tensor, new: Tensor, push: Repulsion | None = None, k: int = 15,
-               n_steps: int = 8) -> Tensor:
+               n_steps: int = 20) -> Tensor:
     """Where `new` points (M, D) come to rest on a UMAP (N, 1 or 2) of `reference` (N, D): the balance that umap-learn's `transform` nears
     by chance,
 
@@ -187,7 +187,7 @@ def umap_place(reference: Tensor, coords: Tensor, new: Tensor, push: Repulsion |
         curve = d ** (B - 1)
         pull = weight * curve / (1 + A * d * curve)
         rest = ((pull * near).sum(2) + NEGATIVES / (2 * A * B) * push.at(y.T).T) / pull.sum(1)
-        move = (0.3 * move + 1.5 * (rest - y)).clamp(-1, 1)
+        move = (0.5 * move + 1.5 * (rest - y)).clamp(-1, 1)
         y = y + move
     alone = (1 - (squared[:, 0] / squared[:, 1].clamp_min(1e-30)).sqrt()) ** 4
     return torch.lerp(y, near[:, :, 0], alone).T
