@@ -3,6 +3,8 @@ PYTHON  ?= python3
 VENV    ?= .venv
 OUT     ?= demo-report
 WORKERS ?= 2
+EXPERIMENTS = $(basename $(notdir $(shell grep -l 'experiment.needs(' nbs/gallery/*.ipynb)))
+NAME    ?= $(EXPERIMENTS)
 NB      ?= $(sort $(shell find nbs -name '*.ipynb' -not -path '*/.*' -not -path '*/_*'))
 
 # Threads that wait spin only for a moment, then sleep: beside another process trainings are many times faster.
@@ -17,7 +19,7 @@ HOME_OF_REQUIREMENTS = settings.ini constraints.txt pyproject.toml setup.py
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test check nbtest pytest slow results readme notebooks lint constraints hooks clean
+.PHONY: help setup demo test check nbtest pytest slow results gallery readme notebooks lint constraints hooks clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +68,9 @@ slow: $(DEV) ## the slow cells of the notebooks, then the slow tests
 results: $(DEV) ## measure the table of benchmarks/RESULTS.md (seeds, baselines; long)
 	$(BIN)/python benchmarks/explorers.py all
 	$(BIN)/python benchmarks/results.py
+
+gallery: $(DEV) ## rerun experiments of nbs/gallery, rewrite their numbers and the results page (NAME=face_gan for one; long)
+	$(MAKE) notebooks NB="$(NAME:%=nbs/gallery/%.ipynb) nbs/gallery/results.ipynb"
 
 readme: $(DEV) ## README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py
