@@ -193,7 +193,7 @@ def response_table(seen: ResponseSeen, sobol: Sobol | None, rows: int) -> str:
         cells = line("td", [f"{mean['flip_rate']:.1%}", figures.number(round(mean["sigma"], 3)), total])
         body += f"<tr><td style='border-left: 5px solid {hue[k]}; padding-left: 6px'>{html.escape(k)}</td>{cells}</tr>"
     head = line("th", ["flip rate", "σ of the class index", "total Sobol (95%)"])
-    note = ("Flip rate: the share of the draws above that change the answer. σ: the standard deviation of the class index over them; with "
+    note = ("Flip rate: the share of the draws above that change the answer. σ, their standard deviation, treats labels as numbers: with "
             "the classes in another order it is another. Total Sobol index: the share of the class probabilities’ variance that is left "
             f"when everything but this factor is known, estimated from {rows:,} inputs of all classes, whatever is chosen; an estimate may "
             "pass 1.")
