@@ -156,7 +156,7 @@ def test_letters_where_the_host_answers():
     found = re.findall(r"title='target [^']*'>(.)</span>", swaps)
     assert found == ["abc"[i] for i in s.grids()["kind"].argmax(2).flatten().tolist()]
     color = A.figures.CLASS_COLORS[int(s.grids()["kind"][0, 0].argmax())]
-    assert f"color: {color}" in swaps and swaps.count("nothing exchanged") == 5, "an answer beside each original"
+    assert f"border-bottom: 5px solid {color}" in swaps and swaps.count("nothing exchanged") == 5, "an answer beside each original"
 
 
 def test_names_are_escaped():

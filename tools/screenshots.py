@@ -20,7 +20,8 @@ SHOWN = {   # what is done to each before it is shown; `panel` is what is shown
     "response": "panel = iin.explorers.response(classifier, index=2)",
     "analogies": "panel = iin.explorers.analogies(autoencoder)",
     "browse": ("panel = iin.explorers.browse(autoencoder)\nx, y = panel.state.xy['z'][panel.state.labels['digit'] == 3].mean(0)\n"
-               "box = dict(type='rect', x0=x - 2, x1=x + 2, y0=y - 1.5, y1=y + 1.5, xref='x', yref='y')\n"
+               "look = dict(color=iin.figures.HERE, width=1, dash='dot')   # as if drawn by hand\n"
+               "box = dict(type='rect', x0=x - 2, x1=x + 2, y0=y - 1.5, y1=y + 1.5, xref='x', yref='y', line=look)\n"
                "with panel.quiet(): panel.maps['z'].layout.selections = [box]\npanel.on_select('z')"),
     "samples": "panel = iin.explorers.samples(autoencoder, index=9, held=('digit',))",
     "sketch_pad": ("panel = iin.explorers.sketch_pad()\nt = np.linspace(0, 2 * np.pi, 60)\n"

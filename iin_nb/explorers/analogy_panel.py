@@ -117,9 +117,9 @@ def picture_cell(picture: np.ndarray, said: str, scale: int = 2) -> str:
 
 
 def letter_cell(logits: Tensor, names: list[str], said: str) -> str:
-    "The predicted class of logits (C,), in its color, as html."
+    "The predicted class of logits (C,), underlined in its color, as html."
     best = int(logits.argmax())
-    style = f"color: {figures.CLASS_COLORS[best % 10]}; font: bold 26px/1 system-ui, sans-serif"
+    style = f"border-bottom: 5px solid {figures.CLASS_COLORS[best % 10]}; font: bold 26px/1 system-ui, sans-serif"
     return f"<span style='{style}' title='{html.escape(said)}'>{html.escape(names[best])}</span>"
 
 
@@ -198,17 +198,18 @@ class AnalogiesParts(Panel):
         mark_sheet(self.sheet)
         self.says, self.grids = W.HTML(), {k: W.HTML() for k in (*state.names, CONTROL)}
         concept = next((k for k, v in state.labels.items() if v.ndim == 1), "")
-        answer = f"cells: the model’s answer, in its color {legend(state, concept)}"
+        answer = f"cells: the model’s answer, underlined in its color {legend(state, concept)}"
         told = "cells: the model’s picture of z̃" if self.drawn.painted else answer
         self.cells, self.certificate = W.HTML(told), W.HTML(certificate_line(state))
         super().__init__(state, self._arranged())
 
     def _arranged(self) -> list[W.Widget]:
         told = W.HTML("a click on the sheet takes in, or out:")
-        top = W.HBox([self.sheet, W.VBox([told, self.role, self.says, self.cells], layout=dict(max_width="460px"))])
+        beside = W.VBox([told, self.role, self.says, self.cells, self.certificate], layout=dict(max_width="470px"))
+        top = W.HBox([self.sheet, beside])   # the grids are long: under them the certificate would be out of sight
         grids = W.HBox(list(self.grids.values()))
         for box in (top, grids): box.add_class("iin-flow")
-        return [top, grids, self.certificate]
+        return [top, grids]
 
 
 PAGE_SETS = 8   # of targets

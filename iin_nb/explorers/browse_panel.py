@@ -167,7 +167,8 @@ def share_chart(title: str, names: Sequence[str]) -> LiveFigure:
     dash = dict(symbol="line-ew", size=16, line=dict(width=2.5, color=figures.GRAY))
     line = go.Scatter(x=at, mode="markers", marker=dash, showlegend=False, hovertemplate="of all: %{y:.1%}<extra></extra>")
     fig = go.Figure([bar, line], dict(template="iin"))
-    fig.update_xaxes(tickvals=at, ticktext=list(names), tickangle=0 if len(names) <= 10 else None, showgrid=False)
+    fig.update_xaxes(tickvals=at, ticktext=list(names), tickangle=0 if len(names) <= 10 else None, showgrid=False,
+                     range=[-0.6, len(names) - 0.4])   # the same on all charts, with a line or without
     fig.update_yaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], tickformat=".0%")
     fig.update_layout(title=dict(text=title, font_size=13, x=0.02, y=0.97))
     return live(fig, width=330, height=138, margin=dict(l=4, r=4, t=26, b=4))
@@ -212,10 +213,11 @@ class BrowseParts(Panel):
     def __init__(self, state: BrowseState, width: int = 278):
         self.by = W.Dropdown(options=list(state.labels) or ["nothing"], description="points by", layout=dict(width="190px"),
                              style=dict(description_width="initial"))
-        self.tool = W.ToggleButtons(options=["lasso", "select", "pan", "zoom"], style=dict(button_width="68px"))
+        tools = dict(lasso="lasso", box="select", pan="pan", zoom="zoom")   # by plotly's names
+        self.tool = W.ToggleButtons(options=tools, style=dict(button_width="68px"))
         self.opened = {n: W.ToggleButton(True, description=n, layout=dict(width="84px"), tooltip="show this map") for n in state.charts}
-        self.clear = W.Button(description="clear", icon="times", layout=dict(width="80px"), tooltip="nothing selected")
-        self.again = W.Button(description="others", icon="random", layout=dict(width="90px"), tooltip="other pictures of the selection")
+        self.clear = W.Button(description="clear", icon="times", layout=dict(flex="0 0 80px"), tooltip="nothing selected")
+        self.again = W.Button(description="others", icon="random", layout=dict(flex="0 0 90px"), tooltip="other pictures of the selection")
         self.maps = {n: self._map(state, n, width) for n in state.charts}
         self.says, self.sheet, self.strips, self.legend = (W.HTML() for _ in range(4))
         self.certificate = W.HTML(certificate_line(state))
@@ -246,12 +248,12 @@ class BrowseParts(Panel):
 
     def _arranged(self) -> list[W.Widget]:
         self.row = W.HBox(list(self.maps.values()))
-        line = W.HBox([self.tool, *self.opened.values(), self.by, self.legend])
+        line = W.HBox([self.tool, W.HTML("maps"), *self.opened.values(), self.by, self.legend, self.certificate])
         told = W.HBox([self.clear, self.again, self.says], layout=dict(align_items="center"))
         known = W.VBox([*self.shares.values(), *([self.asked] if self.asked else []), self.strips], layout=dict(width="340px"))
         below = W.HBox([W.VBox([told, self.sheet], layout=dict(width="690px")), known])
         for box in (self.row, line, below): box.add_class("iin-flow")
-        return [line, self.row, below, self.certificate]
+        return [line, self.row, below]   # the sheet is long: under it the certificate would be out of sight
 
 # %% ../../nbs/47_explorer_browse.ipynb #9f81a6b8
 def browse_page(panel: "BrowsePanel") -> str:
@@ -366,8 +368,9 @@ class BrowsePanel(BrowseParts):
         s, total = self.state, len(self.state.images)
         what = f"nothing selected: all {total:,}" if s.selected is None else f"<b>{seen.n:,}</b> of {total:,} selected"
         drawn = f", {len(seen.rows)} of them drawn at random (seed {s.seed})" if len(seen.rows) < seen.n else ""
-        self.says.value = f"<div style='line-height: 1.3'>{what}{drawn}{', predicted class above each' if self.asked else ''}</div>"
         said, wrong = self._said(seen)
+        above = f", predicted class above each{', red where the table has another' if any(wrong) else ''}" if said else ""
+        self.says.value = f"<div style='line-height: 1.3'>{what}{drawn}{above}</div>"
         self.sheet.value = contact_sheet(thumbnails(s.images[torch.from_numpy(seen.rows)]), said, wrong)
         for n, (part, of_all) in seen.counts.items(): show_shares(self.shares[n], part, of_all, f"{n}, selected (line: all)")
         if self.asked:

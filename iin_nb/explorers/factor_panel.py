@@ -181,8 +181,8 @@ class FactorRow(W.HBox):
         label = W.HTML(bold, layout=dict(width="86px"))
         self.slider = W.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, layout=dict(flex="1 1 200px", min_width="160px"))
         self.a, self.b = (W.Image(format="png", layout=dict(width="40px", height="40px")) for _ in "AB")
-        ways = [("A → B", 0), *((f"direction {j} ({s:.0%} of variance)", j) for j, s in enumerate(shares[:4], 1))]
-        self.way = W.Dropdown(options=ways, layout=dict(width="210px"))
+        ways = [("A → B", 0), *((f"direction {j} in σ, {s:.0%} of variance", j) for j, s in enumerate(shares[:4], 1))]
+        self.way = W.Dropdown(options=ways, layout=dict(width="240px"))
         for image in (self.a, self.b): image.add_class("iin-crisp")
         parts = [label, self.slider, W.HTML("A"), self.a, W.HTML("→ B"), self.b, self.way]
         super().__init__(parts, layout=dict(align_items="center", grid_gap="6px"))
@@ -201,8 +201,8 @@ class FactorRow(W.HBox):
 def caption(s: FactorsState, seen: Seen) -> str:
     "What the picture is, and whose the answer under it."
     reads = "" if seen.probabilities is None else "; another network reads it:"
-    if s.expl.host.outputs == "images": return f"the model’s picture of z̃{reads}"
-    return "the input, as it was; the model’s answer to z̃:"
+    if s.expl.host.outputs == "images": return f"the model’s picture of z̃ (×){reads}"
+    return "the input, as it was; the model’s answer to z̃ (×):"
 
 
 class PanelParts(Panel):

@@ -281,6 +281,7 @@ export default () => {
       const {el, model} = place, {width, height} = model.get('_widget_layout') ?? {};
       Object.assign(el.style, {minWidth: `${width}px`, minHeight: `${height}px`});
       const made = await figure;
+      new ResizeObserver(() => el._responsiveChartHandler?.()).observe(el);   // plotly follows the window; a side bar is none
       for (const name of ['_py2js_restyle', '_py2js_update']) model.on('change:' + name, () => {
         const moves = shifts(el, model.get(name));
         if (!moves) return;
@@ -308,6 +309,7 @@ class LiveFigure(FigureWidget):
 # %% ../../nbs/41_explorer_parts.ipynb #ac2b889f
 STYLE = """<style>
 .iin-panel {max-width: 1220px; font-variant-numeric: tabular-nums}
+.iin-panel .widget-html > .widget-html-content:not(:empty) {line-height: 18px; padding: 5px 0}
 .iin-panel .iin-flow {flex-wrap: wrap; gap: 4px 8px; align-items: flex-start; overflow: visible}
 .iin-panel .iin-crisp img, .iin-panel img.iin-crisp {image-rendering: pixelated}
 .iin-panel .js-plotly-plot text {fill: var(--jp-ui-font-color1, #1f2430) !important}
@@ -391,6 +393,7 @@ def sheet(scene: Scene, columns: int = 6, rows: int = 7) -> LiveFigure:
     grid = np.full((rows * columns, *small.shape[1:]), np.nan, np.float32)
     grid[:n] = small
     fig = figures.picture_grid(grid.reshape(rows, columns, *small.shape[1:]), scale=1)
+    fig.update_xaxes(showline=False).update_yaxes(showline=False, domain=[0, 1])   # no room for a title: pixels stay whole ones
     at = np.arange(n)
     x, y, look = at % columns * (w + 1) + w / 2 - 0.5, at // columns * (h + 1) + h / 2 - 0.5, dict(mode="markers", showlegend=False)
     spot, frame = dict(symbol="square", size=w, opacity=0), dict(symbol="square-open", size=w - 2, color=figures.HERE, line_width=3)
@@ -444,9 +447,9 @@ def bars(scene: Scene, probabilities: Tensor) -> LiveFigure:
     bar = go.Bar(x=at, y=probabilities.numpy(), marker_color=figures.class_colors(at), text=names, textposition="none",
                  hovertemplate="%{text}: %{y:.3f}<extra></extra>")
     fig = go.Figure(bar, dict(template="iin"))
-    fig.update_xaxes(tickvals=at, ticktext=names, tickangle=0 if n <= 10 else None, showgrid=False)
+    fig.update_xaxes(tickvals=at, ticktext=names, tickangle=0 if n <= 10 else None, showgrid=False, title_text="class")
     fig.update_yaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], title_text="probability")
-    return live(fig, width=256, height=132, margin=dict(l=4, r=4, t=10, b=4))
+    return live(fig, width=256, height=150, margin=dict(l=4, r=4, t=10, b=4))
 
 
 def answer_line(scene: Scene, probabilities: Tensor) -> str:
@@ -456,9 +459,10 @@ def answer_line(scene: Scene, probabilities: Tensor) -> str:
 
 
 def legend(scene: Scene, concept: str) -> str:
-    "Names of a concept's classes in their colors, as html; nothing for numbers."
-    names = class_names(scene, concept) or []
-    return " ".join(f"<b style='color: {figures.CLASS_COLORS[i % 10]}'>{html.escape(n)}</b>" for i, n in enumerate(names[:20]))
+    "Names of a concept's classes, underlined in their colors, as html; nothing for numbers."
+    names = class_names(scene, concept) or []   # text in their colors would be too faint, on light pages or on dark ones
+    lines = zip(names, figures.class_colors(range(20)), strict=False)   # no more than 20
+    return " ".join(f"<b style='border-bottom: 4px solid {color}'>{html.escape(n)}</b>" for n, color in lines)
 
 
 def round_trip(scene: Scene, f: Factors, z: Tensor) -> float:

@@ -156,7 +156,7 @@ def response_chart(seen: ResponseSeen, names: list[str]) -> LiveFigure:
     fig = figures.response_bars(seen.counts, names, None, width=700)
     many = len(names)
     band = go.Scatter(mode="none", fill="toself", fillcolor="rgba(128, 128, 128, 0.2)", showlegend=False, hoverinfo="skip")
-    name = go.Scatter(mode="text", text=["answer before"], textposition="bottom center", showlegend=False, hoverinfo="skip")
+    name = go.Scatter(mode="text", text=["before"], textposition="bottom center", showlegend=False, hoverinfo="skip")
     fig.update_traces(x=np.arange(many), text=names, textposition="none",
                       hovertemplate="%{fullData.name}: %{y:,.3~g} answers “%{text}” (%{customdata:.1%})<extra></extra>")
     fig = go.Figure([band, name, *fig.data], fig.layout)
@@ -192,10 +192,11 @@ def response_table(seen: ResponseSeen, sobol: Sobol | None, rows: int) -> str:
         mean = r.mean()
         cells = line("td", [f"{mean['flip_rate']:.1%}", figures.number(round(mean["sigma"], 3)), total])
         body += f"<tr><td style='border-left: 5px solid {hue[k]}; padding-left: 6px'>{html.escape(k)}</td>{cells}</tr>"
-    head = line("th", ["flip rate", "σ of the class index", "total Sobol (95 %)"])
-    note = ("Flip rate and σ: of what the bars show. σ treats labels as numbers: with the classes in another order it is another. "
-            f"Sobol: of {rows:,} inputs of all classes, whatever is chosen: the share of the class probabilities’ variance that is left "
-            "when everything but this factor is known.")
+    head = line("th", ["flip rate", "σ of the class index", "total Sobol (95%)"])
+    note = ("Flip rate: the share of the draws above that change the answer. σ, their standard deviation, treats labels as numbers: with "
+            "the classes in another order it is another. Total Sobol index: the share of the class probabilities’ variance that is left "
+            f"when everything but this factor is known, estimated from {rows:,} inputs of all classes, whatever is chosen; an estimate may "
+            "pass 1.")
     top = f"<tr><th style='text-align: left'>factor resampled</th>{head}</tr>"
     return f"<table style='border-collapse: collapse; line-height: 1.4'>{top}{body}</table>" \
            f"<div style='max-width: 660px; line-height: 1.35; opacity: 0.75'>{note}</div>"
@@ -208,7 +209,8 @@ class ResponseParts(Panel):
         seen, narrow = state.look(), dict(description_width="initial")
         many = next(iter(seen.answers.values())).counts.shape[1]
         self.class_names, self.by = answers(state, many), state.concept or next(iter(state.labels), None)
-        self.chosen = W.Dropdown(options=inputs(state), value=state.index, description="input", layout=dict(width="198px"), style=narrow)
+        self.chosen = W.Dropdown(options=inputs(state), value=state.index, description="input (×)", style=narrow)
+        self.chosen.layout.width = "198px"
         self.sheet, self.picture, self.near = sheet(state), W.Image(format="png"), W.HTML()
         total = min(MAX_POINTS, len(state.images))
         few = np.unique(np.linspace(0, total - 1, min(total, DOTS)).astype(int))
@@ -216,7 +218,7 @@ class ResponseParts(Panel):
         over = [(t, k) for k, t in OVER.items() if k != "class" or state.concept]
         self.over = W.ToggleButtons(options=over, value=state.over, style=dict(button_width="122px"))
         self.law = W.Dropdown(options=[(t, k) for k, t in LAWS.items()], value=state.law, description="drawn from", style=narrow,
-                              layout=dict(width="230px"))
+                              layout=dict(width="250px"))
         self.n = W.Dropdown(options=sorted({10, 20, 50, 100, 250, 1000, state.n}), value=state.n, description="draws per input",
                             style=narrow, layout=dict(width="180px"))
         self.bars = response_chart(seen, self.class_names)
@@ -226,12 +228,12 @@ class ResponseParts(Panel):
     def _arranged(self) -> list[W.Widget]:
         one = W.VBox([self.picture, self.near], layout=dict(width="200px"))
         left = W.HBox([W.VBox([self.chosen, self.sheet]), one, self.map], layout=dict(flex="1 1 400px"))
-        line = W.HBox([self.over, self.law, self.n])
+        line = W.HBox([self.over, self.law, self.n, self.certificate])
         right = W.VBox([line, self.says, self.bars, self.table], layout=dict(width="710px", max_width="100%"))
         top = W.HBox([left, right])
         for box in (left, line, top): box.add_class("iin-flow")
         self.picture.add_class("iin-crisp")
-        return [top, self.certificate]
+        return [top]
 
 
 def strip_html(s: ResponseState, rows: np.ndarray, said: str) -> str:

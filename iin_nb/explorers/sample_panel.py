@@ -113,7 +113,8 @@ class SampleParts(Panel):
         self.seed = W.BoundedIntText(state.seed, min=0, max=2**31 - 1, description="seed", layout=dict(width="130px"), style=narrow)
         self.says, self.drawn, self.certificate = W.HTML(), W.HTML(), W.HTML(certificate_line(state))
         self.bars = None if seen.shares is None else bars(state, seen.shares)
-        if self.bars: self.bars.update_layout(width=430, height=170 if self.painted else 260, yaxis_title_text="share of the draws")
+        if self.bars: self.bars.update_layout(width=430, height=190 if self.painted else 280)
+        if self.bars: self.bars.update_layout(xaxis_title_text="predicted class", yaxis_title_text="share of the draws")
         super().__init__(state, self._arranged())
 
     def _arranged(self) -> list[W.Widget]:
@@ -122,9 +123,9 @@ class SampleParts(Panel):
         left = W.VBox([self.chosen, self.sheet, W.HTML("the held input (×)"), self.picture], layout=dict(width="206px"))
         shown = [self.says, *([self.drawn] if self.painted else []), *([self.bars] if self.bars else [])]
         middle = W.VBox(shown, layout=dict(width="440px"))
-        line, top = W.HBox([ticks, self.law, self.again, self.seed]), W.HBox([left, middle, self.map])
+        line, top = W.HBox([ticks, self.law, self.again, self.seed, self.certificate]), W.HBox([left, middle, self.map])
         for box in (line, top, ticks): box.add_class("iin-flow")
-        return [line, top, self.certificate]
+        return [line, top]
 
 # %% ../../nbs/48_explorer_samples.ipynb #61753720
 def held_sets(names: list[str], now: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -227,7 +228,7 @@ class SamplePanel(SampleParts):
         self.map.data[1].update(x=seen.places[:, 0].tolist(), y=seen.places[:, 1].tolist(), marker_color=color)
         if self.bars: self.bars.data[0].y = seen.shares.tolist()
         above = "; predicted class above each" if said and self.painted else ""
-        self.says.value = f"<b>{s.n} draws</b>{above}<br>{html.escape(s.told)}"
+        self.says.value = f"<b>{s.n} draws</b>, the large dots of the map{above}<br>{html.escape(s.told)}"
 
     def show_maps(self) -> None:
         "The map anew, and the draws on it."

@@ -109,7 +109,7 @@ function render({ model, el }) {
   }
   function show() {
     brush.value = model.get("brush");
-    pixels.textContent = ` ${(model.get("brush") * size).toFixed(1)} px`;
+    pixels.textContent = ` ${(model.get("brush") * size).toFixed(1)} of ${size} px`;
     color.value = model.get("color");
     ground.value = model.get("ground");
     seen.src = model.get("seen");

@@ -43,7 +43,7 @@ class WalkSeen:
         if self.votes is None: return f"{len(self.places) - 1} steps"
         stayed = float((self.votes[1:] == self.votes[0]).mean()) if len(self.votes) > 1 else 1.0
         seen = len(np.unique(self.votes))
-        return f"visited {seen} {'class' if seen == 1 else 'classes'} · stayed {stayed:.0%}"
+        return f"visited {seen} {'class' if seen == 1 else 'classes'} · {stayed:.0%} of steps in the first"
 
 
 @dataclass
@@ -115,7 +115,7 @@ def vote_chart(scene: Scene, n: int, names: list[str]) -> LiveFigure:
     fig = go.Figure(dots, dict(template="iin"))
     fig.update_xaxes(range=[-1, n + 1], title_text="step", showgrid=False)
     fig.update_yaxes(range=[-0.6, len(names) - 0.4], tickvals=np.arange(len(names)), ticktext=names, title_text="predicted class")
-    return live(fig, width=430, height=max(150, 60 + 15 * len(names)), margin=dict(l=4, r=4, t=8, b=4))
+    return live(fig, width=430, height=max(150, 60 + 15 * len(names)), margin=dict(l=4, r=14, t=8, b=4))   # r: room for the last number
 
 
 def film_strip(seen: WalkSeen, names: list[str], columns: int = 6) -> str:
@@ -137,15 +137,16 @@ class WalkParts(Panel):
         narrow = dict(description_width="initial")
         self.by = next(iter(state.labels), None)
         self.map = chart(state, ("z",), tuple(first.places[0]), self.by, 540, 460, walk_traces())
-        self.chosen = W.Dropdown(options=inputs(state), value=state.index, description="start", layout=dict(width="190px"), style=narrow)
+        self.chosen = W.Dropdown(options=inputs(state), value=state.index, description="start (○)", style=narrow)
+        self.chosen.layout.width = "206px"
         self.which = W.Dropdown(options=state.names, value=state.factor, description="factor", layout=dict(width="170px"), style=narrow)
         self.a = W.FloatSlider(state.a, min=0.5, max=0.995, step=0.005, description="a (1: no step)", readout_format=".3f",
-                               continuous_update=False, layout=dict(width="280px"), style=narrow)
+                               continuous_update=False, layout=dict(width="268px"), style=narrow)
         lengths = sorted({50, 100, 200, 500, state.n_steps})
         self.length = W.Dropdown(options=lengths, value=state.n_steps, description="steps", layout=dict(width="120px"), style=narrow)
         self.again = W.Button(description="another walk", icon="random", layout=dict(width="130px"), tooltip="the same start, other steps")
         self.play = W.Play(min=0, max=state.n_steps, interval=120, description="walk")
-        self.step = W.IntSlider(0, min=0, max=state.n_steps, description="step", layout=dict(width="300px"), style=narrow)
+        self.step = W.IntSlider(0, min=0, max=state.n_steps, description="step (×)", layout=dict(width="316px"), style=narrow)
         self.link = W.jslink((self.play, "value"), (self.step, "value"))
         self.film, self.says, self.certificate = W.HTML(), W.HTML(), W.HTML(certificate_line(state))
         self.votes = vote_chart(state, state.n_steps, self.class_names) if self.class_names else None
@@ -153,11 +154,12 @@ class WalkParts(Panel):
 
     def _arranged(self) -> list[W.Widget]:
         told = f"{self.painted}, last {FILM} steps" + (", predicted class above each" if self.votes else "")
+        time, line = W.HBox([self.play, self.step]), W.HBox([self.chosen, self.which, self.a, self.length, self.again])
+        left = W.VBox([self.map, time, line, self.certificate], layout=dict(width="548px"))
         right = W.VBox([W.HTML(told), self.film, *([self.votes] if self.votes else []), self.says], layout=dict(width="450px"))
-        top, line = W.HBox([self.map, right]), W.HBox([self.chosen, self.which, self.a, self.length, self.again])
-        time = W.HBox([self.play, self.step])
+        top = W.HBox([left, right])
         for box in (top, line, time): box.add_class("iin-flow")
-        return [top, time, line, self.certificate]
+        return [top]
 
 
 def walks_page(panel: "WalkPanel", n: int = 61) -> str:
