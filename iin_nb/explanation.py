@@ -28,7 +28,7 @@ from .flow import Flow, FlowConfig
 from .hosts import Host
 from .latents import Latents
 from .latents import encode as encode_all
-from .objective import CONTRAST, RECIPE, RHO, train_flow
+from .objective import CONTRAST, RECIPE, RHO, linear_flow, train_flow
 from .pairs import Concept, Pairs
 from .pairs import concepts as read_concepts
 
@@ -135,15 +135,25 @@ class Explanation:
         save(self, path)
 
 # %% ../nbs/14_explanation.ipynb #3cd7cc8c
-def _parts(images: ImageSet) -> tuple[ImageSet, ImageSet]:
-    "Training rows to learn from, and those that decide when to stop: 6 %, or 200 rows where a quarter of the set is as much."
+def _labelled(images: ImageSet, concepts: tuple[Concept, ...]) -> int:
+    "How many rows carry a label of some concept; all, where nothing is asked."
+    if not concepts: return len(images)
+    return int(torch.stack([c.labelled(c.read(images.table)) for c in concepts]).any(0).sum())
+
+
+def _parts(images: ImageSet, concepts: tuple[Concept, ...]) -> tuple[ImageSet, ImageSet]:
+    "Training rows to learn from, and those that decide when to stop: 6 %, or 200 labelled ones where a quarter of the set holds as many."
+    return images.train.split(max(0.06, min(0.25, 200 / max(_labelled(images.train, concepts), 1))))
+
+
+def _check_images(images: ImageSet) -> None:
+    "Refuse what nothing can be learned from."
     where, do = "explanation.explain", "Collect more, or split them differently: data.from_table(images, table, held_out=…)."
     if not isinstance(images, ImageSet):
         raise DataError(where, "an ImageSet", type(images).__name__, "Make one: data.from_table(images, table).")
     n, held = images.n_train, len(images) - images.n_train
     if n < 8 or held < 2: raise DataError(where, "at least 8 images for training and 2 held out", f"{n} and {held}", do)
     for i, part in enumerate(images.images.split(1000)): check_finite(part, where, "images", 1000 * i)
-    return images.train.split(max(0.06, min(0.25, 200 / n)))
 
 # %% ../nbs/14_explanation.ipynb #43822f83
 def _layout(dims: dict[str, int] | None, latents: Latents, checked: Latents, concepts: tuple[Concept, ...], seed: int) -> Layout:
@@ -163,12 +173,13 @@ def _laws(flow: Flow, layout: Layout, latents: Latents, seed: int) -> dict[str, 
     return {name: BlockLaw.fit(block) for name, block in f.items()}
 
 
-def _record(images: ImageSet, latents: Latents, concepts: tuple[Concept, ...], recipe: Recipe, **made) -> dict:
+def _record(images: ImageSet, latents: Latents, concepts: tuple[Concept, ...], recipe: Recipe | None, **made) -> dict:
     "How T was made, in plain numbers, with the sizes that published rules would have given."
     rules = {"released code's formula": dims_released, "paper's Eq. 11, as re-implemented": dims_paper}
     pairs = Pairs(latents.table, concepts)
     sizes = {name: rule(latents.mean, pairs) for name, rule in rules.items()} if concepts else {}
-    return {"images": images.name, **made, "dims_by_rule": sizes, **asdict(recipe), "betas": list(recipe.betas)}
+    steps = {**asdict(recipe), "betas": list(recipe.betas)} if recipe else {"n_steps": 0}
+    return {"images": images.name, **made, "dims_by_rule": sizes, **steps}
 
 # %% ../nbs/14_explanation.ipynb #a1033e04
 def _warn_overfit(history: History) -> None:
@@ -176,7 +187,7 @@ def _warn_overfit(history: History) -> None:
     if history.stopped != "finished" or len(history.rows) < 4 or history.best_step > history.rows[-1]["step"] / 4: return
     last = history.rows[-1]
     found = f"T was best on pictures put aside at step {history.best_step} of {last['step']}"
-    nats = f"{history.best:.1f} nats a pair, {last['held_out']:.1f} at the end"
+    nats = f"{history.best:.1f} {history.unit}; {last['held_out']:.1f} at the end"
     warn_once(f"explanation.explain: {found} ({nats}) and is kept from there. Collect more pictures, or train shorter and look more often: "
               f"recipe=replace(objective.RECIPE, n_steps={history.best_step}, eval_every=5).")
 
@@ -187,7 +198,7 @@ def explain(
     concepts: dict[str, str | list[str]] | list[str] | None = None,   # {factor: column or columns}; none: unsupervised
     dims: dict[str, int] | None = None,      # sizes of the blocks; default: estimated
     config: FlowConfig | None = None,        # shape of T
-    recipe: Recipe = RECIPE,                 # of T's training
+    recipe: Recipe | None = RECIPE,          # of T's training; None: T stays its linear start, the baseline
     copies: int = 10,                        # encodings of the training images, redrawn where the set can
     seed: int = 0,                           # of everything; takes the place of recipe.seed
     rho: float = RHO,                        # correlation of a shared factor within a pair
@@ -196,12 +207,14 @@ def explain(
     "Encode, pair, size, train, certify: an `Explanation` of `host` on `images`. Ctrl-C ends the training and keeps the best T so far."
     if not isinstance(host, Host):
         raise HostError("explanation.explain", "a Host", type(host).__name__, "Tap a layer: hosts.tap(model, layer, example).")
-    learn, check = _parts(images)
-    read, recipe = read_concepts(images.train.table, concepts), replace(recipe, seed=seed)
+    _check_images(images)
+    read, recipe = read_concepts(images.train.table, concepts), recipe and replace(recipe, seed=seed)
+    learn, check = _parts(images, read)
     latents = encode_all(host, learn, copies, seed=seed)
     checked = encode_all(host, check, min(copies, 4), seed=seed + 1)
     layout = _layout(dims, latents, checked, read, seed)
-    flow, history = train_flow(latents, checked, read, layout, config, recipe, rho=rho, weight=weight)
+    if recipe: flow, history = train_flow(latents, checked, read, layout, config, recipe, rho=rho, weight=weight)
+    else: flow, history = linear_flow(latents, read, layout, seed), History()
     _warn_overfit(history)
     laws, certificate = _laws(flow, layout, latents, seed), certify(host, flow, images.held_out.images)
     made = _record(images, latents, read, recipe, copies=copies, rho=rho, weight=weight)

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['PUBLISHED_DIMS', 'Layout', 'Factors', 'pair_directions', 'dims_released', 'dims_paper', 'pair_gains', 'estimate_dims',
-           'linear_start', 'residual_shear', 'BlockLaw']
+           'ridge_directions', 'linear_start', 'residual_shear', 'BlockLaw']
 
 # %% ../nbs/12_factors.ipynb #73edbfc8
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -223,6 +224,32 @@ def estimate_dims(learn: Latents, check: Latents, concepts: tuple[Concept, ...],
     while sum(sizes.values()) >= total: sizes[max(sizes, key=sizes.get)] -= 1
     return {**sizes, "residual": learn.mean.shape[1] - sum(sizes.values())}
 
+# %% ../nbs/12_factors.ipynb #b0e95b02
+def ridge_directions(
+    z: Tensor,               # whitened (N, D)
+    values: Tensor,          # of a concept, as `Concept.read` gives them: class codes (N,), −1 unlabelled, or numbers (N, q) with NaN
+    source: np.ndarray,      # (N,) the original of each row; copies of one are kept together
+    seed: int = 0,
+) -> Tensor:
+    """Orthonormal directions (D, D) in columns, those first along which a ridge regression on z reads the concept, strongest first.
+
+    B = argmin ‖Y − zB‖² + λ n ‖B‖², Y the standardised numbers or the classes' indicators; the directions are B's left singular vectors.
+    λ by cross-validation. For classes they span Fisher's discriminants, shrunk; from few labels they are surer than canonical pairs."""
+    from sklearn.linear_model import Ridge
+    from sklearn.model_selection import GridSearchCV, GroupKFold
+    known = (torch.isfinite(values).all(1) if values.ndim == 2 else values >= 0).numpy()
+    x, y, source = z.numpy()[known], values.numpy()[known], source[known]
+    if y.ndim == 1: y = np.eye(y.max() + 1)[y]
+    some = np.random.RandomState(seed).permutation(len(x))[:4000]
+    folds, shrink = min(4, len(np.unique(source[some]))), 0.1
+    if folds >= 2:
+        scale = len(some) * (folds - 1) / folds
+        search = GridSearchCV(Ridge(), {"alpha": [scale * s for s in (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)]}, scoring="neg_mean_squared_error",
+                              cv=GroupKFold(folds), refit=False)
+        shrink = search.fit(x[some], y[some], groups=source[some]).best_params_["alpha"] / scale
+    coef = Ridge(alpha=shrink * len(x)).fit(x, y).coef_.reshape(-1, x.shape[1])
+    return torch.from_numpy(np.linalg.svd(coef.T)[0]).to(z.dtype)
+
 # %% ../nbs/12_factors.ipynb #7ac5d6ca
 def linear_start(
     z: Tensor,                        # (N, D)
@@ -232,7 +259,7 @@ def linear_start(
     seed: int = 0,                    # of the pairs drawn
     live: Tensor | None = None,       # which dimensions to use, (D,) bool; default: those that vary
 ) -> Tensor:
-    """The linear map at which T starts: (z − mean) @ map has unit variance, and every concept's canonical pair directions in its block.
+    """The linear map at which T starts: (z − mean) @ map has unit variance, and every concept's `ridge_directions` in its block.
 
     What no concept claims goes to the residual. Constant dimensions of z (N, D) are left out of it."""
     z = z[:, varying(z) if live is None else live]
@@ -241,8 +268,8 @@ def linear_start(
         do = "The others are constant, or the sizes too large: give less."
         raise DataError("factors.linear_start", f"at most {z.shape[1]} dimensions for concepts", str(n), do)
     mean, white = whitening(z)
-    flat, pairs = (z - mean) @ white, Pairs(table, concepts)
-    claimed = [pair_directions(flat, pairs, f, seed=seed)[1][:, :layout.dims[c.name]] for f, c in enumerate(concepts)]
+    flat, source = (z - mean) @ white, table["source"].to_numpy() if "source" in table else np.arange(len(table))
+    claimed = [ridge_directions(flat, c.read(table), source, seed)[:, :layout.dims[c.name]] for c in concepts]
     q = torch.linalg.qr(torch.cat(claimed, 1), mode="complete")[0] if claimed else torch.eye(len(white), dtype=white.dtype)
     return white @ torch.cat([q[:, n:], q[:, :n]], 1)
 

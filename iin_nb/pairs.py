@@ -67,8 +67,10 @@ def _columns(table: "pd.DataFrame", name: str, columns: str | list[str] | tuple[
     columns = (columns,) if isinstance(columns, str) or not isinstance(columns, (list, tuple)) else tuple(columns)
     missing = [c for c in columns if c not in table]
     if columns and not missing: return columns
-    near = difflib.get_close_matches(str((*missing, "")[0]), [str(k) for k in table], 3, 0.4) or list(table)
-    got, do = repr(missing[0]) if missing else "none", f"Did you mean {', '.join(map(repr, near))}?"
+    own = [k for k in table if k not in ("source", "twin", "file")]   # what a person put there
+    near = difflib.get_close_matches(str((*missing, "")[0]), [str(k) for k in own], 3, 0.6)
+    got, do = repr(missing[0]) if missing else "none", f"There are {', '.join(map(repr, own)) or 'none'}."
+    if near: do = f"Did you mean {', '.join(map(repr, near))}? {do}"
     raise DataError(f"pairs.concepts ({name})", "columns of the table", got, do)
 
 # %% ../nbs/11_pairs.ipynb #d9e4d4e7
@@ -189,6 +191,7 @@ class Pairs:
 
     A row a is drawn uniformly, then a concept F among those it has a label and a partner for, then b: a random row of a's class, or one
     of its nearest neighbours in a continuous concept; never a itself or a copy of it (the same `source`, where the table has that column).
+    Where labels are missing, half of the rows a are drawn for a concept instead, each concept as often: few labels are seen often enough.
     What the pair shares in every concept is read from the labels. The residual is shared by twins alone: rows of the same `twin`, where the
     table has that column, are one picture but for the concepts in which their labels differ; they are drawn as often as for a concept."""
 
@@ -201,6 +204,8 @@ class Pairs:
         self.twin = torch.from_numpy(table["twin"].factorize()[0]).long() if "twin" in table else torch.full((self.n,), -1)
         found = [_neighbours(v, source) if c.continuous else _groups(v, source) for c, v in zip(self.concepts, self.values, strict=True)]
         self.can = torch.stack([can for can, _ in found], 1) if found else torch.zeros(self.n, 0, dtype=torch.bool)   # (N, concepts)
+        self.labelled = [c.labelled(v) for c, v in zip(self.concepts, self.values, strict=True)]   # per concept (N,)
+        self._rows = [] if self.can.all() else [can.nonzero()[:, 0] for can in self.can.T if can.any()]   # to draw for each concept
         self._where = [where for _, where in found]
         self.has_twin, self._twins = _groups(self.twin, torch.arange(self.n))
         for c, some in zip(self.concepts, self.can.any(0), strict=True):
@@ -213,9 +218,17 @@ class Pairs:
         pick = _from_neighbours if self.concepts[f].continuous else _from_group
         return pick(torch.rand(len(a), generator=g, dtype=torch.float64), a, *self._where[f])
 
+    def _for_a_concept(self, n: int, g: torch.Generator) -> Tensor:
+        "Rows (n,) that have a partner in some concept, each concept as often."
+        which, u = (torch.rand(n, generator=g, dtype=torch.float64) for _ in range(2))
+        groups = torch.tensor([len(r) for r in self._rows])
+        k = (which * len(groups)).long()
+        return torch.cat(self._rows)[(groups.cumsum(0) - groups)[k] + (u * groups[k]).long()]
+
     def sample(self, n: int, g: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         "Rows a and b (n,) and what they share (n, K), residual first."
         a = torch.randint(self.n, (n,), generator=g)
+        if self._rows: a[: n // 2] = self._for_a_concept(n // 2, g)
         b = (a + torch.randint(1, self.n, (n,), generator=g)) % self.n   # any other row
         if self.concepts:
             can = torch.cat([self.can[a], self.has_twin[a, None]], 1) if self.has_twin.any() else self.can[a]

@@ -19,6 +19,7 @@ from iin_nb.explanation import FILES, Certificate, Explanation, certify, explain
 from iin_nb.factors import BlockLaw, Layout
 from iin_nb.fit import History, Recipe, TrainingStopped
 from iin_nb.flow import Flow, FlowConfig
+from iin_nb.pairs import concepts as concepts_of
 
 BRIEF = Recipe(n_steps=6, lr=3e-3, eval_every=3)
 CONFIG = FlowConfig(6, n_blocks=2, hidden=8)
@@ -75,7 +76,7 @@ def test_explanation_is_whole(expl, host):
     assert expl.layout.names == ("residual", "shape", "light") and expl.layout.total == 6
     assert expl.certificate.n == 15 and expl.certificate.holds and expl.certificate.same_prediction == 1.0
     assert {k: law.bank.shape[1] for k, law in expl.laws.items()} == expl.layout.dims
-    assert expl.history.stopped == "finished" and expl.history.unit == "nats a pair"
+    assert expl.history.stopped == "finished" and expl.history.unit == "nats a pair, 8 × contrast included"
     assert expl.recipe["n_steps"] == 6 and set(expl.recipe["dims_by_rule"]) and "Explanation of tiny: z (6)" in repr(expl)
     json.dumps(expl.recipe)
 
@@ -193,7 +194,7 @@ def test_the_smallest_sets_work_or_say_why(host, n):
 def test_a_class_with_a_single_row_left_after_the_check_rows_are_taken(host):
     images = small()
     n = images.n_train
-    learn, check = explanation._parts(images)
+    learn, check = explanation._parts(images, ())
     assert len(learn) + len(check) == n and len(check) >= 2
     rare = ["rare" if i in (0, n - 1) else "often" if i < n // 2 else "other" for i in range(60)]
     made = explain(host, replace(images, table=images.table.assign(rare=rare)), ["rare"], **KW)
@@ -202,7 +203,7 @@ def test_a_class_with_a_single_row_left_after_the_check_rows_are_taken(host):
 
 def test_check_rows_without_a_pair_of_the_concept(host):
     images = small()
-    cut = len(explanation._parts(images)[0])
+    cut = len(explanation._parts(images, ())[0])
     label = [f"s{i % 2}" if i < cut else None for i in range(60)]
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
@@ -213,7 +214,7 @@ def test_check_rows_without_a_pair_of_the_concept(host):
 
 def test_a_concept_without_pairs_to_learn_from_is_refused(host):
     images = small()
-    cut = len(explanation._parts(images)[0])
+    cut = len(explanation._parts(images, ())[0])
     label = [{0: "a", 1: "b", cut: "a", cut + 1: "b"}.get(i) for i in range(60)]
     for kw in ({}, {"dims": {"late": 1}}):
         with pytest.raises(DataError, match=r"factors \(late\): expected at least two rows that share it"):
@@ -227,6 +228,27 @@ def test_unlabelled_rows(host):
     table.loc[1::3, "light"] = np.nan
     made = explain(host, replace(images, table=table), SPEC, **KW)
     assert made.concepts[0].classes == ("s0", "s1", "s2") and made.certificate.holds
+
+
+def test_few_labels_put_more_rows_aside():
+    images = small(200)
+    few = replace(images, table=images.table.assign(shape=images.table["shape"].where(images.table.index % 4 == 0)))
+    read = concepts_of(few.table, ["shape"])
+    assert len(explanation._parts(few, read)[1]) == round(0.25 * few.n_train)
+    assert len(explanation._parts(images, ())[1]) == len(explanation._parts(images, concepts_of(images.table, ["shape"]))[1])
+
+
+def test_the_baseline_is_linear_and_trains_nothing(host, tmp_path):
+    images = small()
+    line = explain(host, images, SPEC, **(KW | {"recipe": None}))
+    z = host.encode(images.images)
+    middle = line.from_z((z[:1] + z[1:2]) / 2).z_tilde
+    torch.testing.assert_close(middle, (line.from_z(z[:1]).z_tilde + line.from_z(z[1:2]).z_tilde) / 2, atol=1e-4, rtol=0)
+    assert not line.history.rows and line.certificate.holds and line.layout.names == ("residual", "shape", "light")
+    line.save(tmp_path/"line.iin")
+    again = load(tmp_path/"line.iin", host)
+    torch.testing.assert_close(again.from_z(z).z_tilde, line.from_z(z).z_tilde)
+    assert "held out while training" not in repr(again)
 
 
 def test_dead_units_work_with_one_warning():

@@ -11,7 +11,7 @@ import torch
 from iin_nb import latents
 from iin_nb.core import DataError, ShapeError
 from iin_nb.factors import (
-    BlockLaw, Layout, dims_paper, dims_released, estimate_dims, linear_start, pair_directions, pair_gains, residual_shear)
+    BlockLaw, Layout, dims_paper, dims_released, estimate_dims, linear_start, pair_directions, pair_gains, residual_shear, ridge_directions)
 from iin_nb.flow import whitening
 from iin_nb.pairs import Pairs, concepts
 
@@ -305,3 +305,54 @@ def test_the_released_rule_is_flat():
         x[:, 0] += scale * torch.tensor(t["a"].to_numpy())
         shares.append(dims_released(x, Pairs(t, concepts(t, ["a", "b"])))["a"] / 64)
     assert 0.14 <= shares[0] < 0.25 < shares[1] <= 0.4221
+
+
+# ---- ridge directions
+
+def cloud(n, seed=0, dim=12):
+    "Whitened z (n, dim) of which directions 3 and 5 tell four classes apart, and direction 7 carries a number; classes and numbers."
+    g = torch.Generator().manual_seed(seed)
+    z, kind = torch.randn(n, dim, generator=g), torch.randint(4, (n,), generator=g)
+    z[:, 3] += 2.0 * (kind % 2) - 1
+    z[:, 5] += 2.0 * (kind // 2) - 1
+    z = z / z.std(0)
+    return z, kind, 0.8 * z[:, 7:8] + 0.6 * torch.randn(n, 1, generator=g)
+
+
+def test_ridge_directions_are_orthonormal_and_find_what_carries_the_concept():
+    z, kind, number = cloud(3000)
+    source = np.arange(len(z))
+    for values, rows in ((kind, [3, 5]), (number, [7])):
+        w = ridge_directions(z, values, source)
+        torch.testing.assert_close(w.T @ w, torch.eye(12), atol=1e-5, rtol=0)
+        assert (w[rows, :len(rows)].square().sum() / len(rows)) > 0.97
+
+
+def test_from_few_labels_a_ridge_is_surer_than_pairs():
+    caught = {"ridge": 0.0, "pairs": 0.0}
+    for seed in range(3):
+        z, kind, _ = cloud(2000, seed, 40)
+        known = torch.arange(2000) < 100
+        table = pd.DataFrame({"kind": np.where(known, kind, -1)}).replace(-1, None)
+        found = {"ridge": ridge_directions(z, kind.masked_fill(~known, -1), np.arange(2000)),
+                 "pairs": pair_directions(z, Pairs(table, concepts(table, {"kind": "kind"})), 0)[1]}
+        for k, w in found.items(): caught[k] += float(w[[3, 5], :2].square().sum() / 6)
+    assert caught["ridge"] > caught["pairs"] + 0.05 and caught["ridge"] > 0.55
+
+
+def test_unlabelled_rows_and_copies_do_not_change_a_ridge():
+    z, kind, number = cloud(400)
+    number[::3] = float("nan")
+    w = ridge_directions(z, number, np.arange(400))[:, :1]
+    keep = torch.isfinite(number[:, 0])
+    torch.testing.assert_close(ridge_directions(z[keep], number[keep], np.arange(400)[keep])[:, :1].abs(), w.abs(), atol=1e-4, rtol=0)
+    # copies on both sides would hide the noise
+    twice = ridge_directions(z.repeat(5, 1), kind.repeat(5), np.tile(np.arange(400), 5))[:, :2]
+    once = ridge_directions(z, kind, np.arange(400))[:, :2]
+    assert (twice.T @ once).svd().S.min() > 0.99
+
+
+def test_two_labels_are_the_least():
+    z, kind, _ = cloud(50)
+    w = ridge_directions(z, torch.full((50,), -1).scatter(0, torch.tensor([0, 1]), torch.tensor([0, 1])), np.zeros(50))
+    assert torch.isfinite(w).all()

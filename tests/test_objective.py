@@ -1,5 +1,6 @@
 """The likelihood is that of torch.distributions, its optimum is where it should be, and training follows it on any latents."""
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from iin_nb.core import DataError, ShapeError
 from iin_nb.factors import Layout
 from iin_nb.fit import Recipe, TrainingStopped
 from iin_nb.flow import Flow, FlowConfig
-from iin_nb.objective import RHO, contrast, gaussian_nll, mean_pair_nll, pair_nll, train_flow
+from iin_nb.objective import BATCH, RHO, contrast, gaussian_nll, mean_contrast, mean_pair_nll, pair_loss, pair_nll, train_flow
 from iin_nb.pairs import Pairs, concepts
 
 QUICK = Recipe(n_steps=60, lr=5e-3, eval_every=20)
@@ -196,9 +197,12 @@ def test_training_beats_a_gaussian_that_knows_no_pairs(both, read):
     flow, history = train_flow(*both, read, LAYOUT, SMALL, QUICK)
     pairs = Pairs(both[1].table, read)
     gaussian = mean_pair_nll(Flow(SMALL).init_from(both[0].mean), both[1], pairs, LAYOUT, rho=0.0)
-    assert history.best < gaussian - 2 and history.unit == "nats a pair" and not flow.training
+    assert mean_pair_nll(flow, both[1], pairs, LAYOUT) < gaussian - 2 and not flow.training
+    assert history.best < gaussian and history.unit == "nats a pair, 8 × contrast included"
     flow.close(torch.zeros(8), torch.eye(8))   # without the last shear
-    assert math.isclose(mean_pair_nll(flow, both[1], pairs, LAYOUT), history.best, rel_tol=1e-5), "the best weights are there"
+    same = gen(0)
+    with torch.no_grad(): again = sum(float(pair_loss(flow, both[1], pairs, LAYOUT, BATCH, same)) for _ in range(8)) / 8
+    assert math.isclose(again, history.best, rel_tol=1e-5), "the best weights are there"
 
 
 def test_training_repeats_and_leaves_the_outer_stream_alone(both, read):
@@ -278,10 +282,36 @@ def test_after_a_nan_the_flow_hangs_on_the_error(both, read, monkeypatch):
 
     def spoiled(*args):
         calls.append(1)
-        return pair_nll(*args) * (math.nan if len(calls) == 15 else 1)
+        return pair_nll(*args) * (math.nan if len(calls) == 10 + 2 * 8 + 5 else 1)   # 8 to look at held-out pairs, after 5 steps each
 
     monkeypatch.setattr(objective, "pair_nll", spoiled)
-    monkeypatch.setattr(objective, "mean_pair_nll", lambda *args, **kw: -float(len(calls)))
     with pytest.raises(TrainingStopped, match="step 15") as stop: train_flow(*both, read, LAYOUT, SMALL, Recipe(n_steps=30, eval_every=5))
     assert stop.value.history.stopped == "nan" and stop.value.history.best_step == 10
     assert isinstance(stop.value.flow, Flow) and all(torch.isfinite(p).all() for p in stop.value.flow.parameters())
+
+
+def test_the_contrast_leaves_rows_without_a_label_out(both, read):
+    latents, g = both[0], torch.Generator().manual_seed(0)
+    some = latents.table.copy()
+    some.loc[some.index >= 100, "kind"] = None
+    pairs, whole = Pairs(some, read), Pairs(latents.table, read)
+    a, b = torch.arange(0, 200), torch.arange(50, 250)
+    z = torch.randn(400, LAYOUT.total, generator=g)
+    known = mean_contrast(z, pairs, a, b, LAYOUT)
+    u, v = (half.split(LAYOUT.sizes, 1) for half in z.split(200))
+    kind = contrast(u[1][:100], v[1][:50], whole.shared_among(0, a[:100], b[:50]), RHO).mean()
+    number = contrast(u[2], v[2], whole.shared_among(1, a, b), RHO).mean()
+    torch.testing.assert_close(known, kind + number)
+    none = latents.table.assign(kind=None, number=float("nan"))
+    pairs.labelled = [torch.zeros(len(none), dtype=torch.bool)] * 2
+    assert mean_contrast(z, pairs, a, b, LAYOUT) == 0
+
+
+def test_few_labels_are_enough_for_a_block(both, read):
+    few = both[0].table.copy()
+    few.loc[few.index >= 120, ["kind", "number"]] = None
+    flow, _ = train_flow(replace(both[0], table=few), both[1], read, LAYOUT, SMALL, QUICK)
+    with torch.no_grad(): f = LAYOUT.split(flow(both[1].mean)[0])
+    kind = read[0].read(both[1].table)
+    means = torch.stack([f["kind"][:300][kind[:300] == c].mean(0) for c in range(4)])
+    assert (torch.cdist(f["kind"][300:], means).argmin(1) == kind[300:]).float().mean() > 0.8

@@ -130,8 +130,19 @@ def test_unlabelled_rows_take_part_but_not_as_partners():
     p = Pairs(t, concepts(t, {"kind": "kind"}))
     a, b, shared = p.sample(20_000, gen())
     known = torch.tensor(t.kind.notna().to_numpy())
-    assert 0.6 < (~known[a]).float().mean() < 0.8
+    assert 0.3 < (~known[a]).float().mean() < 0.4   # 70 % of the rows, in half of the pairs
     assert known[b][known[a]].all() and (shared[known[a], 1] == 1).all() and (shared[~known[a], 1] == 0).all()
+
+
+def test_rare_labels_are_drawn_as_often_as_others():
+    g = torch.Generator().manual_seed(0)
+    t = pd.DataFrame({"rare": [None] * 2000, "rarer": [None] * 2000, "all": torch.randint(3, (2000,), generator=g).numpy()})
+    t.loc[:49, "rare"], t.loc[100:119, "rarer"] = [f"r{i % 2}" for i in range(50)], [f"r{i % 2}" for i in range(20)]
+    p = Pairs(t, concepts(t, ["rare", "rarer"]))
+    a, b, shared = p.sample(20_000, gen())
+    assert 0.24 < (a < 50).float().mean() < 0.28 and 0.24 < ((a >= 100) & (a < 120)).float().mean() < 0.28
+    assert [int(v.sum()) for v in p.labelled] == [50, 20]
+    assert 0.24 < shared[:, 1].mean() < 0.28 and 0.24 < shared[:, 2].mean() < 0.28
 
 
 def test_the_generator_decides():
