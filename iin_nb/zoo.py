@@ -343,7 +343,7 @@ def _weights(path: Path, where: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
     try: return load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as e:   # safetensors, torch, pickle and the system each have their own
-        got = f"{type(e).__name__}: {str(e).splitlines()[0]}"
+        got = f"{type(e).__name__}: {str(e).split('. ')[0].splitlines()[0]}"
         raise DataError(where, f"a file of weights at {path}", got, "Check the path, or fetch the file again.") from e
 
 
