@@ -2,10 +2,14 @@
 import gzip
 import hashlib
 import http.server
+import io
+import os
 import struct
 import threading
 import warnings
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -429,3 +433,114 @@ def test_damaged_pictures_are_named(album, damage):
 def test_no_pictures(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere", str(tmp_path)):
         with pytest.raises(DataError, match="data.image_folder: expected pictures .*got none. Check the path"): data.image_folder(path)
+
+
+# ---- archives
+
+def pack(path, files):
+    "A zip of {name: color of a 89 × 109 picture, or raw bytes}."
+    with zipfile.ZipFile(path, "w") as z:
+        for name, color in files.items():
+            if not isinstance(color, bytes):
+                Image.new("RGB", (89, 109), color).save(buffer := io.BytesIO(), "png")
+                color = buffer.getvalue()
+            z.writestr(name, color)
+
+
+@pytest.fixture
+def archives(tmp_path):
+    "Eight faces with two attributes, three pictures each of the ten animals."
+    names = [f"{i:06}.png" for i in range(1, 9)]
+    pack(tmp_path/"celeba10k_89x109_jpg.zip", {f"celebA/{n}": (20 * i, 0, 0) for i, n in enumerate(names)} | {"celebA/notes.txt": b"no"})
+    table = pd.DataFrame({"image_id": names[::-1], "Smiling": [0, 1] * 4, "Male": [1] * 8})
+    table.to_csv(tmp_path/"celeba10k_attributes.csv", index=False)
+    kinds = {f"animalfaces10/{w}/{i}.png": (9 * i, 9 * k, 0) for k, w in enumerate(data.ANIMALS) for i in range(3)}
+    pack(tmp_path/"animalfaces10_jpg.zip", kinds)
+    return tmp_path
+
+
+def test_faces_and_their_attributes(archives):
+    found = data.celeba(archives, held_out=2)
+    assert found.images.shape == (8, 3, 64, 64) and found.n_train == 6 and found.table["file"].tolist()[0] == "000001.png"
+    assert found.table["Smiling"].tolist() == [1, 0] * 4, "each picture with its own row, whatever the order of the csv"
+    assert torch.allclose(found.images[:, 0, 5, 5], torch.arange(8) * 20 / 127.5 - 1, atol=1e-6)
+    assert data.celeba(archives, 32).images.shape[2:] == (32, 32)
+
+
+def test_the_face_s_square_is_kept(tmp_path, archives):
+    whole = Image.new("RGB", (89, 109), (0, 0, 255))
+    whole.paste((255, 0, 0), data.FACE)
+    whole.save(buffer := io.BytesIO(), "png")
+    pack(archives/"celeba10k_89x109_jpg.zip", {"celebA/000001.png": buffer.getvalue()})
+    assert (data.celeba(archives, held_out=0).images == torch.tensor([1.0, -1, -1])[:, None, None]).all()
+
+
+def test_mirrored_keeps_concepts(archives):
+    faces = data.celeba(archives, held_out=2)
+    x = torch.randn(faces.images.shape, generator=generator(0)).clamp(-1, 1)
+    faces = replace(faces, images=x)
+    turned = faces.redraw(faces, 3)
+    same = (turned.images == x).flatten(1).all(1)
+    assert 0 < same.sum() < 8 and torch.equal(turned.images[~same], x[~same].flip(3)) and turned.table is faces.table
+
+
+def test_animals_are_held_out_by_kind(archives):
+    found = data.animal_faces(archives, 16, 1 / 3)
+    assert found.images.shape == (30, 3, 16, 16) and found.n_train == 20
+    assert sorted(found.held_out.table["class"]) == sorted(data.ANIMALS.values())
+    green = {w: 9 * k for k, w in enumerate(data.ANIMALS)}
+    assert torch.allclose(found.images[:, 1, 0, 0], torch.tensor([green[w] for w in found.table["wnid"]]) / 127.5 - 1, atol=1e-6)
+    assert (found.table["class"] == found.table["wnid"].map(data.ANIMALS)).all()
+    assert set(found.table["imagenet"]) == set(data.IMAGENET.values())
+
+
+@pytest.mark.parametrize("read, name", [(data.celeba, "celeba10k_89x109_jpg.zip"), (data.animal_faces, "animalfaces10_jpg.zip")])
+def test_archives_that_are_not_whole(archives, read, name):
+    whole = (archives/name).read_bytes()
+    for damage in (whole[:-200], whole[:40] + bytes(30) + whole[70:], b"", b"text"):
+        (archives/name).write_bytes(damage)
+        with pytest.raises(DataError, match=f"{read.__name__}: expected a whole zip archive at .*{name}.*Fetch it again"): read(archives)
+    pack(archives/name, {"a.txt": b"x"})
+    with pytest.raises(DataError, match="pictures in .*got none"): read(archives)
+    pack(archives/name, {"a/n02127052/x.png": b"no picture"})
+    with pytest.raises(DataError, match="a readable picture at a/n02127052/x.png"): read(archives)
+    (archives/name).unlink()
+    with pytest.raises(DataError, match=f"the archive .*{name}, got no such file"): read(archives)
+
+
+def test_attributes_that_do_not_fit(archives):
+    path = archives/"celeba10k_attributes.csv"
+    pd.read_csv(path).iloc[:6].to_csv(path, index=False)
+    with pytest.raises(DataError, match="attributes of every picture, got none of 000001.png and 1 more"): data.celeba(archives)
+    path.write_text("file,Smiling\n000001.png,1\n")
+    with pytest.raises(DataError, match="attributes by image_id"): data.celeba(archives)
+    path.unlink()
+    with pytest.raises(DataError, match="attributes by image_id"): data.celeba(archives)
+
+
+def test_animals_of_another_kind(archives):
+    pack(archives/"animalfaces10_jpg.zip", {"animalfaces10/n00000001/x.png": (0, 0, 0)})
+    with pytest.raises(DataError, match="got n00000001"): data.animal_faces(archives)
+
+
+def test_mnist_of_one_npz(tmp_path, raw):
+    x, y = np.random.RandomState(0).randint(0, 256, (7, 28, 28), np.uint8), np.arange(7, dtype=np.uint8)
+    parts = {"train_images": x[:5], "train_labels": y[:5], "test_images": x[5:], "test_labels": y[5:]}
+    np.savez(tmp_path/"mnist70k.npz", **parts)
+    found = data.mnist(tmp_path)
+    assert (found.n_train, len(found)) == (5, 7) and found.table["class"].tolist() == list(range(7))
+    assert torch.equal(found.images, data.strokes(torch.from_numpy(x)))
+    np.savez(tmp_path/"mnist70k.npz", **(parts | {"test_labels": y}))
+    with pytest.raises(DataError, match="data.mnist: expected as many labels"): data.mnist(tmp_path)
+    for damage in (lambda b: b[:300], lambda b: b"", lambda b: b"text"):
+        (tmp_path/"mnist70k.npz").write_bytes(damage((tmp_path/"mnist70k.npz").read_bytes()))
+        with pytest.raises(DataError, match="data.mnist: expected train_images"): data.mnist(tmp_path)
+
+
+def test_the_real_archives():
+    if "IIN_NB_DATA" not in os.environ: pytest.skip("IIN_NB_DATA names no folder with the data")
+    folder = Path(os.environ["IIN_NB_DATA"])/"data"
+    animals = data.animal_faces(folder, 32)
+    assert len(animals) == 898 and animals.table["class"].nunique() == 10
+    share = animals.held_out.table["class"].value_counts() / animals.table["class"].value_counts()
+    assert share.between(0.18, 0.22).all()
