@@ -7,6 +7,7 @@ __all__ = ['FORMAT', 'FILES', 'Certificate', 'certify', 'Explanation', 'explain'
 
 # %% ../nbs/14_explanation.ipynb #3685952c
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -293,14 +294,21 @@ def save(expl: Explanation, path: str | Path) -> None:
             for folder in () if done else new: folder.rmdir()
 
 # %% ../nbs/14_explanation.ipynb #b9e19d5f
+def _first_weight(config: FlowConfig, tensors: dict[str, Tensor]) -> Tensor:
+    "The weight of the first coupling's first layer."
+    return tensors[f"flow/blocks.{2 if config.shape else 1 + config.linear}.nets.0.0.weight"]
+
+
 def _check_description(config: FlowConfig, tensors: dict[str, Tensor]) -> None:
     "`ValueError` unless the flow described is the one the tensors are of: their count bounds blocks and depth, a shape the widths."
-    sizes = [config.dim, config.n_blocks, config.hidden, config.depth, config.context_dim, config.seed]
+    sizes = [config.dim, config.n_blocks, config.hidden, config.depth, config.context_dim, config.seed, config.lead, *config.shape]
     if any(type(v) is not int for v in sizes): raise ValueError("sizes of the flow that are no whole numbers")
-    count = 2 + 4 * config.linear + config.n_blocks * (5 + 4 * (config.depth + 2) * (1 if config.joint else 2))
-    first = tensors[f"flow/blocks.{1 + config.linear}.nets.0.0.weight"]
-    wide = ((config.dim - len(config.dead)) // 2) + config.context_dim
-    found = sum(k.startswith("flow/") for k in tensors), tuple(first.shape), len(tensors["flow/order"])
+    each = (4 if config.shape else 5) + 4 * (config.depth + 2) * (1 if config.joint else 2)
+    count = 2 + 4 * config.linear + 6 * bool(config.lead) + config.n_blocks * each
+    live, per = config.dim - len(config.dead), math.prod(config.shape[1:])
+    wide = ((min(config.lead or live, live) // per) // 2) + config.context_dim
+    first = _first_weight(config, tensors)
+    found = sum(k.startswith("flow/") for k in tensors), tuple(first.shape[:2]), len(tensors["flow/order"])
     if found != (count, (config.hidden, wide), config.dim):
         raise ValueError("tensors of another flow than the one described")
     if odd := [k for k, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
@@ -343,9 +351,9 @@ def _rest(said: dict) -> dict:
 
 def _rebuild(said: dict, tensors: dict[str, Tensor]) -> dict:
     "All parts of an `Explanation` but the host, from what was read; any exception means a damaged folder."
-    config = FlowConfig(**{**said["flow"], "dead": tuple(said["flow"]["dead"])})
+    config = FlowConfig(**said["flow"])
     _check_description(config, tensors)
-    flow = Flow(config).to(tensors[f"flow/blocks.{1 + config.linear}.nets.0.0.weight"].dtype)
+    flow = Flow(config).to(_first_weight(config, tensors).dtype)
     flow.load_state_dict({k.removeprefix("flow/"): v for k, v in tensors.items() if k.startswith("flow/")})
     layout = Layout.of(said["layout"], config.dim)
     laws = {n: BlockLaw(*(tensors[f"law/{n}/{k}"] for k in ("bank", "mean", "root"))) for n in layout.names}

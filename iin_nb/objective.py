@@ -15,7 +15,7 @@ from torch import Tensor
 from .core import DataError, ShapeError, check_batch, generator
 from .factors import Layout, linear_start, residual_shear
 from .fit import History, Recipe, TrainingStopped, train
-from .flow import Flow, FlowConfig, varying
+from .flow import Flow, FlowConfig
 from .latents import Latents
 from .pairs import Concept, Pairs
 
@@ -128,13 +128,15 @@ def _check_fit(latents: Latents, check: Latents, concepts: tuple[Concept, ...], 
 def _newborn(latents: Latents, concepts: tuple[Concept, ...], layout: Layout, config: FlowConfig, seed: int, g: torch.Generator) -> Flow:
     "T before its first step: initialised on latents as they are trained on, and started at `linear_start` where `config` says so."
     batch, flow, start = latents.sample(torch.randint(len(latents), (min(4096, 4 * len(latents)),), generator=g), g), Flow(config), None
-    if (dead := int((~varying(batch)).sum())) > layout.sizes[0]:
-        got, do = f"{layout.sizes[0]} of {layout.total}", "Give the concepts less."
-        raise DataError("objective.train_flow", f"room for {dead} constant dimensions in the residual", got, do)
+    flow.find(batch)
+    if (fixed := layout.total - flow.leading(batch[:1]).shape[1]) > layout.sizes[0]:
+        got, kind = f"{layout.sizes[0]} of {layout.total}", "constant or only rescaled" if flow.n_rest else "constant"
+        raise DataError("objective.train_flow", f"room for {fixed} {kind} dimensions in the residual", got, "Give the concepts less.")
     if config.linear:
         rows = torch.arange(len(latents)).repeat(max(1, 4096 // len(latents)))   # of few samples several draws each: they fill the space
         table = latents.table if "source" in latents.table else latents.table.assign(source=range(len(latents)))
-        start = linear_start(latents.sample(rows, generator(seed)), concepts, table.iloc[rows.numpy()], layout, seed, varying(batch))
+        z = flow.leading(latents.sample(rows, generator(seed)))
+        start = linear_start(z, concepts, table.iloc[rows.numpy()], layout, seed, torch.ones(z.shape[1], dtype=torch.bool))
     return flow.init_from(batch, start=start)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from iin_nb import core, flow
 from iin_nb.core import DataError, IINError, NotInitialised, ShapeError
-from iin_nb.flow import ActNorm, AffineCoupling, Chain, Flow, FlowConfig, Shuffle
+from iin_nb.flow import ActNorm, AffineCoupling, Chain, ConvCoupling, EachPlace, Flow, FlowConfig, Mix, Principal, Shear, Shuffle
 
 BATCHES, DTYPES, DIMS = (1, 2, 17), (torch.float32, torch.float64), (2, 3, 8, 13)
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12}
@@ -51,6 +51,43 @@ def flow_with_dead(dim, c):
         return Flow(FlowConfig(dim + 2, n_blocks=2, hidden=16, context_dim=c)).init_from(z, torch.randn(200, c) if c else None)
 
 
+def principal(dim, c):
+    block = Principal(dim, max(1, dim // 2))
+    block.init_from(sample(200, dim))
+    return block
+
+
+def shear(dim, c):
+    block = Shear(dim - 1, 1)
+    block.put(sample(1, dim - 1, 3), sample(1, dim - 1, 4)[0])
+    return block
+
+
+def flow_of_leading(dim, c):
+    "Half of the directions lead, two dimensions are constant, the last maps are set."
+    z = sample(200, 2 * dim + 2)
+    z[:, 1], z[:, -1] = 0.0, 7.7
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        f = Flow(FlowConfig(2 * dim + 2, n_blocks=2, hidden=16, context_dim=c, lead=dim)).init_from(z, torch.randn(200, c) if c else None)
+    weight = torch.eye(2 * dim + 2)
+    weight[-1:, 2:-1] = sample(1, 2 * dim - 1, 8)
+    f.close(sample(1, 2 * dim + 2, 9)[0], weight)
+    return f
+
+
+def flow_of_maps(dim, c, dead=False):
+    "Maps of `dim` channels, and of one more that is constant if `dead`."
+    shape = (dim + dead, 2, 3)
+    z = sample(200, 6 * (dim + dead))
+    z[:, 7] = 0.5   # one place only: its channel varies
+    if dead: z[:, :6] = 0.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = FlowConfig(6 * (dim + dead), n_blocks=2, hidden=8, context_dim=c, shape=shape)
+        return Flow(config).init_from(z, torch.randn(200, c) if c else None)
+
+
 BLOCKS = {   # name: (dim, width of the context) -> block
     "actnorm": actnorm,
     "coupling": lambda d, c: AffineCoupling(d, 16, context_dim=c),
@@ -61,6 +98,14 @@ BLOCKS = {   # name: (dim, width of the context) -> block
     "flow": small_flow,
     "flow of two nets": lambda d, c: small_flow(d, c, joint=False, zero=False, depth=2, activation="leaky_relu"),
     "flow with dead dimensions": flow_with_dead,
+    "principal": principal,
+    "shear": shear,
+    "mix": lambda d, c: EachPlace(Mix(d), (d, 1, 2)),
+    "coupling of maps": lambda d, c: ConvCoupling((d, 1, 2), 8, context_dim=c),
+    "coupling of maps swapped": lambda d, c: ConvCoupling((d, 2, 1), 8, 0, True, c, joint=False, activation="leaky_relu", zero=False),
+    "flow of leading directions": flow_of_leading,
+    "flow of maps": flow_of_maps,
+    "flow of maps with a dead channel": lambda d, c: flow_of_maps(d, c, dead=True),
 }
 
 
@@ -72,8 +117,8 @@ def cases(f):
 
 def made(name, dim, c, dtype=torch.float64):
     block = shaken(BLOCKS[name](dim, c)).to(dtype)
-    dim = block.config.dim if isinstance(block, Flow) else dim
-    return block, dim
+    if isinstance(block, Flow): dim = block.config.dim
+    return block, 2 * dim if isinstance(block, EachPlace | ConvCoupling) else dim
 
 
 def context(n, c, dtype): return torch.randn(n, c, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(dtype) if c else None
@@ -143,7 +188,7 @@ def test_save_and_load(name, dim, c):
         for a, b in zip(getattr(block, way)(x, cond), getattr(other, way)(x, cond), strict=True): assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("name", [n for n in BLOCKS if "coupling" in n or n == "flow"])
+@pytest.mark.parametrize("name", [n for n in BLOCKS if "coupling" in n or (n.startswith("flow") and "two" not in n)])
 def test_the_context_matters(name):
     block, dim = made(name, 8, 4)
     x, cond = sample(5, dim, 6, torch.float64), context(5, 4, torch.float64)
@@ -378,3 +423,101 @@ def test_close_sets_the_last_map_and_leaves_constant_dimensions():
 
 def test_close_needs_linear_maps():
     with pytest.raises(DataError, match="a flow with linear maps"): Flow(FlowConfig(4, linear=False)).close(torch.zeros(4), torch.eye(4))
+
+
+# ---- large latents
+
+def test_leading_directions_lead_and_the_others_are_rescaled():
+    z = sample(4000, 30) * torch.linspace(0.01, 3, 30)
+    f = Flow(FlowConfig(30, n_blocks=2, hidden=8, lead=6)).init_from(z)
+    y = f(z)[0]
+    values = torch.linalg.eigvalsh(z.T.cov().double())
+    assert f.n_rest == 24 and f.modelled_share == pytest.approx(float(values[-6:].sum() / values.sum()), abs=1e-3)
+    assert f"6 leading directions ({f.modelled_share:.0%} of the variance)" in repr(f)
+    kept = values[:24] > flow.FLOOR * values.mean()
+    torch.testing.assert_close(y.std(0)[:24][kept], torch.ones(int(kept.sum())), atol=1e-2, rtol=0)
+    assert (y.std(0)[:24][~kept] < 1).all() and 0 < kept.sum() < 24   # what is narrower than the floor stays narrow
+    torch.testing.assert_close(y[:, 24:].T.cov(), torch.eye(6), atol=1e-2, rtol=0)
+    q = f.front[0].rotation
+    torch.testing.assert_close(q.T @ q, torch.eye(30), atol=1e-5, rtol=0)
+    assert Flow(FlowConfig(8)).modelled_share == 1.0
+
+
+def test_couplings_reach_the_leading_directions_only():
+    f = Flow(FlowConfig(30, n_blocks=2, hidden=8, lead=6)).init_from(sample(500, 30))
+    before = f(sample(9, 30, 1))[0]
+    after = shaken(f)(sample(9, 30, 1))[0]
+    assert torch.equal(before[:, :24], after[:, :24]) and (before[:, 24:] != after[:, 24:]).any(0).all()
+
+
+def test_start_is_a_map_of_the_leading_directions():
+    z, turn = sample(500, 12), torch.linalg.qr(sample(4, 4, 2))[0]
+    f = Flow(FlowConfig(12, n_blocks=3, hidden=8, lead=4))
+    x = f.find(z).leading(z)
+    assert x.shape == (500, 4)
+    f.init_from(z, start=turn)
+    y = f(z)[0][:, 8:]
+    torch.testing.assert_close(y, (x - x.mean(0)) @ turn / ((x - x.mean(0)) @ turn).std(0, unbiased=False), atol=1e-4, rtol=1e-4)
+
+
+def test_close_clears_the_rest_of_what_the_leading_tell():
+    z, g = sample(800, 12), torch.Generator().manual_seed(0)
+    f = shaken(Flow(FlowConfig(12, n_blocks=2, hidden=8, lead=5)).init_from(z))
+    before, logdet = (t.detach() for t in f(z))
+    mean, weight = torch.randn(12, generator=g), torch.eye(12)
+    weight[7:, 7:] += 0.1 * torch.randn(5, 5, generator=g)
+    weight[7:, :7] = torch.randn(5, 7, generator=g)
+    f.close(mean, weight)
+    after, closed = f(z)
+    torch.testing.assert_close(after, (before - mean) @ weight, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(closed - logdet, torch.linalg.slogdet(weight).logabsdet.expand(800), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(f.inverse(after)[0], z, atol=1e-3, rtol=1e-3)
+    f.init_from(z)   # a new start forgets it
+    torch.testing.assert_close(f(z)[0][:, :7], before[:, :7], atol=1e-4, rtol=1e-4)
+
+
+def test_fewer_dimensions_vary_than_should_lead(monkeypatch):
+    monkeypatch.setattr(core, "_warned", set())
+    z = sample(100, 6)
+    z[:, :3] = 1.0
+    with pytest.warns(UserWarning, match="3 of 6"): f = Flow(FlowConfig(6, n_blocks=2, hidden=8, lead=5)).init_from(z)
+    assert f.n_rest == 0 and f.modelled_share == pytest.approx(1.0)
+    torch.testing.assert_close(f.inverse(f(z)[0])[0], z, atol=1e-4, rtol=1e-4)
+
+
+def test_fewer_samples_than_dimensions_stay_finite():
+    z, other = sample(20, 60), sample(50, 60, 1)
+    f = Flow(FlowConfig(60, n_blocks=2, hidden=8, lead=4)).init_from(z)
+    y, logdet = f(other)
+    assert torch.isfinite(y).all() and torch.isfinite(logdet).all()
+    torch.testing.assert_close(f.inverse(y)[0], other, atol=1e-3, rtol=1e-3)
+
+
+def test_a_convolution_sees_neighbours_and_the_whole_stack_the_map():
+    f = shaken(Flow(FlowConfig(4 * 25, n_blocks=1, hidden=8, shape=(4, 5, 5))).init_from(sample(100, 100))).double()
+    x = sample(1, 100, 1, torch.float64)
+    jacobian = torch.autograd.functional.jacobian(lambda u: f(u)[0][0], x)[:, 0].reshape(4, 25, 4, 25)
+    reach = (jacobian != 0).any(2).any(0)   # (place out, place in)
+    assert reach[12, 12] and reach[12, 6] and not reach[0, 24]   # a block of two couplings of 3 × 3: four places each way
+
+
+@pytest.mark.parametrize("kw, match", [
+    ({"lead": 1}, "lead of 2 … 12"), ({"lead": 13}, "got 13"), ({"lead": -1}, "lead=-1"), ({"shape": (3, 4)}, r"\(3, 4\)"),
+    ({"shape": (3, 2, 3)}, r"of 12 numbers, without lead, got \(3, 2, 3\)"), ({"shape": (3, 2, 2), "lead": 4}, "and lead=4"),
+    ({"shape": (-3, -2, 2)}, r"\(-3, -2, 2\)")])
+def test_bad_large_config(kw, match):
+    with pytest.raises(DataError, match=f"flow.FlowConfig: expected .*{match}"): FlowConfig(12, **kw)
+
+
+def test_maps_of_one_channel_are_refused():
+    with pytest.raises(ShapeError, match="at least 2 channels that vary, got 1"): Flow(FlowConfig(12, shape=(1, 3, 4)))
+
+
+def test_try_leads_prefers_what_is_there():
+    g = torch.Generator().manual_seed(0)
+    def make(n):   # a ring in two directions of 24, faint noise beside it
+        a = 6.28 * torch.rand(n, generator=g)
+        ring = 3 * torch.stack([a.cos(), a.sin()], 1) + 0.1 * torch.randn(n, 2, generator=g)
+        return torch.cat([ring, 0.3 * torch.randn(n, 22, generator=g)], 1) @ torch.linalg.qr(sample(24, 24, 5))[0]
+    tried = flow.try_leads(make(600), make(600), (2, 24), flow.Recipe(n_steps=150, lr=3e-3, eval_every=30), n_blocks=4, hidden=32)
+    assert list(tried) == [2, 24] and tried[2] < tried[24] - 0.1

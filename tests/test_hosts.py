@@ -1,12 +1,17 @@
 """The host: an honest cut of the model, and a model that is found again exactly as it was."""
 import copy
 
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
-from iin_nb import hosts
-from iin_nb.core import HostError, IINError, ShapeError
+from iin_nb import hosts, latents, objective, zoo
+from iin_nb.core import HostError, IINError, MissingExtra, ShapeError
+from iin_nb.explanation import certify
+from iin_nb.factors import Layout
+from iin_nb.fit import Recipe
+from iin_nb.flow import FlowConfig
 
 
 def run(model, x):
@@ -543,3 +548,90 @@ def test_from_functions_keeps_its_model_in_eval_mode(net, pictures, snapshot):
     assert torch.equal(host.encode(pictures), host.encode(pictures))   # no dropout
     assert host.fingerprint() == hosts.tap(net, "head", pictures).fingerprint()
     before.check()
+
+
+# ---- every kind of host, through T and back
+
+class Bottleneck(nn.Module):
+    "A residual block of convolutions, the skip strided where the map shrinks."
+    def __init__(self, i, o, stride):
+        super().__init__()
+        first, second = nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.Conv2d(o, o, 3, 1, 1, bias=False)
+        self.body = nn.Sequential(first, nn.BatchNorm2d(o), nn.ReLU(inplace=True), second, nn.BatchNorm2d(o))
+        self.skip = nn.Sequential(nn.Conv2d(i, o, 1, stride, bias=False), nn.BatchNorm2d(o)) if (i, stride) != (o, 1) else nn.Identity()
+
+    def forward(self, x): return torch.relu(self.body(x) + self.skip(x))
+
+
+class ResNet(nn.Module):
+    "Four residual blocks, pooled, ten classes."
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.stages = nn.Sequential(Bottleneck(8, 8, 1), Bottleneck(8, 16, 2), Bottleneck(16, 16, 1), Bottleneck(16, 32, 2))
+        self.pool, self.fc = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(32, 10)
+
+    def forward(self, x): return self.fc(self.pool(self.stages(self.stem(x))))
+
+
+class Reader(nn.Module):
+    "torch's own transformer encoder over words, read at its first token."
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(30, 24), nn.Parameter(0.5 * torch.randn(7, 24))
+        layer = nn.TransformerEncoderLayer(24, 4, 48, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Linear(24, 5)
+
+    def forward(self, ids): return self.head(self.encoder(self.words(ids) + self.places)[:, 0])
+
+
+def smooth(n, side):
+    "Pictures (n, 3, side, side) of a few soft blobs each."
+    coarse = torch.rand(n, 3, 4, 4, generator=torch.Generator().manual_seed(n)) * 2 - 1
+    return nn.functional.interpolate(coarse, (side, side), mode="bicubic").clamp(-1, 1)
+
+
+def seeded_model(make):
+    torch.manual_seed(0)
+    return make().eval()
+
+
+def black_box(n):
+    w = torch.linalg.qr(rows(6, 6, 3))[0]
+    return hosts.from_functions(lambda x: torch.tanh(x @ w), lambda z: torch.atanh(z) @ w.T, 0.3 * rows(n)), 0.3 * rows(n)
+
+
+KINDS = {   # name: n -> host and n inputs
+    "own net": lambda n: (hosts.tap(zoo.shipped_model("digits-classifier"), "features", x := smooth(n, 32)), x),
+    "own autoencoder": lambda n: (zoo.load("digits-autoencoder"), smooth(n, 32)),
+    "EfficientNet-Lite0": lambda n: (zoo.efficientnet_lite0(64), smooth(n, 64)),
+    "resnet, pooled": lambda n: (hosts.tap(seeded_model(ResNet), "pool", x := smooth(n, 16)), x),
+    "resnet, a map between blocks": lambda n: (hosts.tap(seeded_model(ResNet), "stages.3", x := smooth(n, 16)), x),
+    "transformer, a token": lambda n: (hosts.tap(seeded_model(Reader), "encoder", x := words(n), token=0), x),
+    "transformer, all tokens": lambda n: (hosts.tap(seeded_model(Reader), "encoder.layers.0", x := words(n)), x),
+    "face GAN": lambda n: (zoo.face_gan(), rows(n, 100)),
+    "two functions": black_box,
+}
+
+
+def words(n): return torch.randint(30, (n, 7), generator=torch.Generator().manual_seed(n))
+
+
+def shape_of_t(host):
+    "As wide as the latent where it is narrow; leading directions of a wide one, convolutions of a map."
+    size = {"n_blocks": 2, "hidden": 16}
+    if len(host.z_shape) == 3: return FlowConfig(host.dim, shape=host.z_shape, **size)
+    return FlowConfig(host.dim, lead=16 if host.dim > 100 else 0, **size)
+
+
+@pytest.mark.filterwarnings("ignore:flow.init_from")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_host_keeps_its_latents_and_its_answers(kind):
+    try: host, x = KINDS[kind](96)
+    except MissingExtra as e: pytest.skip(str(e))
+    learn, check = (latents.from_array(part, pd.DataFrame(index=range(len(part)))) for part in host.encode(x).split(64))
+    recipe, layout = Recipe(n_steps=20, lr=1e-3, eval_every=20), Layout.of({}, host.dim)
+    flow, history = objective.train_flow(learn, check, (), layout, shape_of_t(host), recipe, batch=32)
+    said = certify(host, flow, x)
+    assert history.best_step and said.n == 96 and said.relative_error <= 1e-5
+    assert said.same_prediction == (1.0 if host.outputs == "logits" else None) and said.near_ties <= 4
