@@ -466,6 +466,7 @@ def response_bars(
     title: str = "How the answer changes when one factor is resampled",
     below: str = "",
     width: int = WIDTH,
+    answer: str = "predicted class",                       # what an answer is: the title of the axis
 ) -> go.Figure:
     "A bar per factor and class on a log axis, the original answer marked, with the numbers, if any, in a table under it."
     hue, names = factor_colors(list(histograms)), [str(c) for c in class_names]
@@ -475,7 +476,7 @@ def response_bars(
     fig = _figure([*bars, *([_table(table, "factor resampled", foot / height)] if table else [])], title, below, width, height, 44)
     most = np.log10(max(np.sum(h) for h in histograms.values()))
     fig.update_yaxes(title_text="answers (log scale)", type="log", range=[-0.25, most + 0.1], dtick=1, domain=[(foot + 66) / height, 1])
-    fig.update_xaxes(title_text="predicted class", type="category", range=[-0.5, len(names) - 0.5], showgrid=False)
+    fig.update_xaxes(title_text=answer, type="category", range=[-0.5, len(names) - 0.5], showgrid=False)
     fig.update_layout(legend_y=1 + 20 / height)
     if predicted is not None:
         fig.add_vrect(predicted - 0.5, predicted + 0.5, fillcolor=GRAY, opacity=0.18, line_width=0, layer="below")

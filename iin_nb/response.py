@@ -91,27 +91,27 @@ class AnswerNames:
         raise DataError("response", f"one of {', '.join(self.names[:20])}", repr(name), do)
 
 
-def _matched(votes: np.ndarray, values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    "Counts (n, n) of answers against values, and the one-to-one assignment (n,) of values to answers that covers most."
+def _matched(votes: np.ndarray, values: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, float]:
+    "Counts (n, n) of answers against values, the one-to-one assignment (n,) of values to answers that covers most, and what share."
     from scipy.optimize import linear_sum_assignment
     table = np.zeros((n, n))
     np.add.at(table, (votes, values), 1)
-    return table, linear_sum_assignment(-table)[1]
+    order = linear_sum_assignment(-table)[1]
+    return table, order, table[np.arange(n), order].sum() / len(votes)
 
 
 def name_answers(votes: np.ndarray, n: int, columns: Mapping[str, tuple[np.ndarray, Sequence]]) -> AnswerNames:
     """Names of n answers from `votes` (N,) and {concept: (class indices (N,), −1 where unknown; classes)}.
 
-    Taken where there are 20 rows, the best assignment covers ≥ 60 % of them and is half-way from what a shuffled column reaches to all of them, and each
-    answer's value is its most frequent one. An answer that is never given keeps its number."""
+    Taken where there are 20 rows, the best assignment covers ≥ 60 % of them, it is half-way from what a shuffled column reaches to all of
+    them, and each answer's value is its most frequent one. An answer that is never given keeps its number."""
     best, rng = (0.0, AnswerNames(tuple(map(str, range(n))), None, tuple(range(n)))), np.random.default_rng(0)
     for concept, (values, classes) in columns.items():
         known = values >= 0
         if len(classes) != n or known.sum() < 20: continue   # few rows agree with anything
-        share = lambda table, order: table[np.arange(n), order].sum() / known.sum()
-        chance = max(share(*_matched(votes[known], rng.permutation(values[known]), n)) for _ in range(20))
-        table, order = _matched(votes[known], values[known], n)
-        given, found = table.sum(1) > 0, share(table, order)
+        chance = max(_matched(votes[known], rng.permutation(values[known]), n)[2] for _ in range(20))
+        table, order, found = _matched(votes[known], values[known], n)
+        given = table.sum(1) > 0
         own = table[np.arange(n), order] == table.max(1)
         if not own.all() or found < max(0.6, (1 + chance) / 2) or found <= best[0]: continue
         names = (str(classes[j]) if g else f"class {i}" for i, (j, g) in enumerate(zip(order, given, strict=True)))
