@@ -126,7 +126,7 @@ class Explanation:
     def __repr__(self) -> str:
         dims = ", ".join(f"{n} {d}" for n, d in self.layout.dims.items())
         h = self.history
-        trained = f"\n  held out while training: {h.best:.1f} {h.unit} at step {h.best_step}, lower is better"
+        trained = f"\n  validation while training: {h.best:.1f} {h.unit} at step {h.best_step}, lower is better"
         shape = f"Explanation of {self.host.name}: z ({self.layout.total}) → {dims}\n  {self.flow!r}"
         return f"{shape}{trained if h.rows else ''}\n  {self.certificate}"
 

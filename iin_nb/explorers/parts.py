@@ -388,7 +388,9 @@ def redraw(fig: LiveFigure, scene: Scene, names: tuple[str, ...], colored_by: st
     old, texts = fig.layout, lambda f: [t for t in f.data if t.mode == "text"]
     with closing(chart(scene, names, (0.0, 0.0), colored_by, old.width, old.height, rows=np.array(fig.data[0].customdata))) as new:
         with fig.batch_update():
-            for mine, its in ((fig.data[0], new.data[0]), *zip(texts(fig), texts(new), strict=True)): mine.update(x=its.x, y=its.y)
+            fig.data[0].update(x=new.data[0].x, y=new.data[0].y)
+            for mine, its in zip(texts(fig), texts(new), strict=True):
+                mine.update(x=its.x, y=its.y, text=its.text, textposition=its.textposition)
             fig.layout.title.text = new.layout.title.text
 
 
