@@ -127,7 +127,7 @@ class Explanation:
     def __repr__(self) -> str:
         dims = ", ".join(f"{n} {d}" for n, d in self.layout.dims.items())
         h = self.history
-        trained = f"\n  held out while training: {h.best:.1f} {h.unit} at step {h.best_step}, lower is better"
+        trained = f"\n  validation while training: {h.best:.1f} {h.unit} at step {h.best_step}, lower is better"
         shape = f"Explanation of {self.host.name}: z ({self.layout.total}) → {dims}\n  {self.flow!r}"
         return f"{shape}{trained if h.rows else ''}\n  {self.certificate}"
 
@@ -193,6 +193,13 @@ def _warn_overfit(history: History) -> None:
               f"recipe=replace(objective.RECIPE, n_steps={history.best_step}, eval_every=5).")
 
 
+def _warn_nameless(images: ImageSet) -> None:
+    "Say at once that no concept was named, and what could be one."
+    own = [str(k) for k in images.table if k not in ("source", "twin", "file")]
+    could = f" Columns that could be: {', '.join(map(repr, own))}." if own else ""
+    warn_once(f"explanation.explain: no concepts, so z̃ is one nameless block.{could} Name some: concepts=[…]. Meant so? concepts={{}}.")
+
+
 def explain(
     host: Host,                              # the frozen model
     images: ImageSet,                        # its inputs, with a table of concepts
@@ -209,6 +216,7 @@ def explain(
     if not isinstance(host, Host):
         raise HostError("explanation.explain", "a Host", type(host).__name__, "Tap a layer: hosts.tap(model, layer, example).")
     _check_images(images)
+    if concepts is None: _warn_nameless(images)
     read, recipe = read_concepts(images.train.table, concepts), recipe and replace(recipe, seed=seed)
     learn, check = _parts(images, read)
     latents = encode_all(host, learn, copies, seed=seed)
@@ -367,6 +375,9 @@ def _rebuild(said: dict, tensors: dict[str, Tensor]) -> dict:
 def _find_host(said: dict, host: Host | None) -> Host:
     "The host passed, or the shipped one of that name; it must be the very model that was explained, tapped at the same place."
     where = "explanation.load"
+    if not isinstance(host, Host | None):
+        do = f"Tap the place that was explained: hosts.tap(model, {said['layer'] or 'layer'!r}, example)."
+        raise HostError(where, "a Host", type(host).__name__, do)
     if host is None:
         if said["name"] not in zoo.SHIPPED:
             layer = f", tapped at {said['layer']!r}" if said["layer"] else ""

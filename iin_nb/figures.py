@@ -344,17 +344,36 @@ def _name(names: Sequence[str] | None, c: int) -> str: return "unlabelled" if c 
 def class_labels(coords: np.ndarray, classes: np.ndarray, names: Sequence[str] | None = None, apart: float = 0.06) -> go.Scatter:
     """The name of every class at the point of that class nearest to the class's median: inside its points, not between two clumps.
 
-    Classes whose places are nearer than `apart` of the map share a label, left to right; where more than three would, there is none."""
+    Classes whose places are nearer than `apart` of the map share a label, left to right; where more than three would, or where most of
+    the points around are of other classes, there is none. Near a border the name stands on the inner side of its place."""
     xy, classes = np.asarray(coords, dtype=np.float32), np.asarray(classes)
     present = sorted({int(c) for c in classes} - {-1})
     middles = [np.abs(xy - np.median(xy[classes == c], 0)) + np.where(classes == c, 0, np.inf)[:, None] for c in present]
     spots = np.array([xy[m.sum(1).argmin()] for m in middles]).reshape(-1, 2)
     near = (np.abs(spots[:, None] - spots) <= apart * (np.ptp(xy, 0) + 1e-12)).all(2) if present else np.zeros((0, 0), bool)
     for _ in present: near = near @ near   # neighbours of neighbours belong together
-    groups = [g for g in {tuple(row.nonzero()[0].tolist()) for row in near} if len(g) <= 3]
+    groups = sorted(g for g in {tuple(row.nonzero()[0].tolist()) for row in near} if len(g) <= 3)
+    groups = [g for g in groups if _own(xy, classes, spots[list(g)].mean(0), [present[i] for i in g])]
     at = np.array([spots[list(g)].mean(0) for g in groups]).reshape(-1, 2)
     text = [f"<b>{', '.join(_name(names, present[i]) for i in sorted(g, key=lambda i: spots[i, 0]))}</b>" for g in groups]
-    return go.Scatter(x=at[:, 0], y=at[:, 1], mode="text", text=text, textfont=dict(size=16), hoverinfo="skip", showlegend=False)
+    return go.Scatter(x=at[:, 0], y=at[:, 1], mode="text", text=text, textfont=dict(size=16), hoverinfo="skip", showlegend=False,
+                      textposition=[_inward(xy, place) for place in at])
+
+
+def _own(xy: np.ndarray, classes: np.ndarray, at: np.ndarray, of: Sequence[int]) -> bool:
+    "Whether at least half of the labelled points around a place are of these classes."
+    known = np.flatnonzero(classes >= 0)
+    apart = (np.abs(xy[known] - at) / (np.ptp(xy, 0) + 1e-12)).max(1)
+    own = np.isin(classes[known], of)
+    around = np.argsort(apart, kind="stable")[:max(1, min(len(known) // 50, own.sum()))]
+    return bool(own[around].mean() >= 0.5)
+
+
+def _inward(xy: np.ndarray, at: np.ndarray, border: float = 0.12) -> str:
+    "Where the name of a place stands: beside it, away from a border that is near."
+    x, y = (at - xy.min(0)) / (np.ptp(xy, 0) + 1e-12)
+    return f"{'top' if y < border else 'bottom' if y > 1 - border else 'middle'} " \
+           f"{'right' if x < border else 'left' if x > 1 - border else 'center'}"
 
 # %% ../nbs/40_figures.ipynb #69c06685
 def here(xy: Sequence[float]) -> go.Scatter:
@@ -466,6 +485,7 @@ def response_bars(
     title: str = "How the answer changes when one factor is resampled",
     below: str = "",
     width: int = WIDTH,
+    answer: str = "predicted class",                       # what an answer is: the title of the axis
 ) -> go.Figure:
     "A bar per factor and class on a log axis, the original answer marked, with the numbers, if any, in a table under it."
     hue, names = factor_colors(list(histograms)), [str(c) for c in class_names]
@@ -475,7 +495,7 @@ def response_bars(
     fig = _figure([*bars, *([_table(table, "factor resampled", foot / height)] if table else [])], title, below, width, height, 44)
     most = np.log10(max(np.sum(h) for h in histograms.values()))
     fig.update_yaxes(title_text="answers (log scale)", type="log", range=[-0.25, most + 0.1], dtick=1, domain=[(foot + 66) / height, 1])
-    fig.update_xaxes(title_text="predicted class", type="category", range=[-0.5, len(names) - 0.5], showgrid=False)
+    fig.update_xaxes(title_text=answer, type="category", range=[-0.5, len(names) - 0.5], showgrid=False)
     fig.update_layout(legend_y=1 + 20 / height)
     if predicted is not None:
         fig.add_vrect(predicted - 0.5, predicted + 0.5, fillcolor=GRAY, opacity=0.18, line_width=0, layer="below")
@@ -525,7 +545,8 @@ def probe_matrix(
 def _lollipop(block: str, value: float, chance: float, color: str, concept: str) -> go.Scatter:
     "From chance to the score, with the score beside its dot."
     look = dict(mode="lines+markers+text", textposition="middle right", cliponaxis=False, line=dict(color=color, width=3))
-    text = [f"\u2002{value:.3f}", ""] if value < chance else ["", f" {value:.3f}"]   # right of both the dot and the line
+    said = "≤ 0" if value < 0 else f"{value:.3f}"
+    text = [f"\u2002{said}", ""] if value < chance else ["", f" {said}"]   # right of both the dot and the line
     return go.Scatter(x=[chance, value], y=[block, block], text=text, marker=dict(color=color, size=[0, 13], opacity=1),
                       hovertemplate=f"{concept} from {block}: %{{x:.3f}}<extra></extra>", **look)
 
@@ -539,13 +560,13 @@ def training_curve(
     below: str = "",
     width: int = WIDTH,
 ) -> go.Figure:
-    "Training and held-out loss over steps, the kept weights marked, baselines as dashed lines."
+    "Loss of training and of validation over steps, the kept weights marked, baselines as dashed lines."
     if not len(frame):
         raise DataError("figures.training_curve", "at least one evaluation", "an empty history", "Train for recipe.eval_every steps.")
     kept = int(best_step or frame["step"][frame["held_out"].idxmin()])
     at = frame.iloc[(frame["step"] - kept).abs().argmin()]
     lines = [go.Scatter(x=frame["step"], y=frame[c], name=label, mode="lines", line=dict(width=w)) for c, label, w in
-             (("held_out", "held out", 2.2), ("train", "training", 1.4))]
+             (("held_out", "validation", 2.2), ("train", "training", 1.4))]
     best = go.Scatter(x=[at["step"]], y=[at["held_out"]], mode="markers+text", text=[f"kept: {number(at['held_out'])}"], showlegend=False,
                       textposition="top center", marker=dict(symbol="circle-open", size=12, color=HERE, line_width=2))
     fig = _figure([*lines, best], title, below, width, 340, 26, hovermode="x unified")

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from . import edit, embed, figures
-from .core import generator, whole_file
+from .core import HostError, generator, whole_file
 from .data import ImageSet
 from .explanation import Explanation
 from .factors import PUBLISHED_DIMS, Factors
-from .response import answers, class_logits
+from .response import answer_names, answers, class_logits
 
 # %% ../nbs/50_report.ipynb #31d723c2
 def _strength(share: float) -> str:
@@ -100,6 +100,9 @@ def _pick(images: ImageSet, n: int, seed: int, one_of_each: bool = False) -> Ten
 # %% ../nbs/50_report.ipynb #a6f608ce
 def analogy_figure(expl: Explanation, images: ImageSet, seed: int = 0) -> go.Figure:
     "Swaps of every factor between random held-out pictures, with both originals, reconstructions and the random-dimensions control."
+    if expl.host.outputs != "images":
+        do = "Look at its answers: report.response_figure(expl, f, name)."
+        raise HostError("report.analogy_figure", "a host that puts out pictures", f"one that puts out {expl.host.outputs}", do)
     t, s = _pick(images, 4, seed + 1), _pick(images, 10, seed, one_of_each=True)
     x, y = images.images[t], images.images[s]
     target, source = expl.encode(x), expl.encode(y)
@@ -131,14 +134,17 @@ def sample_figure(expl: Explanation, seed: int = 0, n: int = 10) -> go.Figure:
     return figures.strips(rows, "New pictures", f"every block drawn independently; the first {n} draws of each law, none left out")
 
 # %% ../nbs/50_report.ipynb #4257818a
-def response_figure(expl: Explanation, f: Factors, name: str, read: Callable | None = None, seed: int = 0) -> go.Figure:
-    "Histogram of answers for one input while one factor after the other is resampled 1,000 times."
+def response_figure(expl: Explanation, f: Factors, name: str, read: Callable | None = None, seed: int = 0,
+                    images: ImageSet | None = None) -> go.Figure:
+    "Histogram of answers for one input while one factor after the other is resampled 1,000 times; `images`' table may name the answers."
     found = {k: answers(expl, f, k, 1000, read=read, seed=seed) for k in expl.layout.names[1:] + expl.layout.names[:1]}
     numbers = {k: {"flip rate": float(r.flip_rate[0]), "σ of the class index": float(r.sigma[0]), "entropy, nats": float(r.entropy[0])}
                for k, r in found.items()}
-    counts, classes = {k: r.counts[0].numpy() for k, r in found.items()}, [str(c) for c in range(found["residual"].counts.shape[1])]
+    counts = {k: r.counts[0].numpy() for k, r in found.items()}
+    classes = range(len(counts["residual"])) if images is None else answer_names(expl, images, read).names
     below = f"one held-out input, {name}; 1,000 draws per factor from the block's own law"
-    return figures.response_bars(counts, classes, int(found["residual"].start[0]), numbers, below=below)
+    answer = "predicted class" if read is None else "class read by the judge"
+    return figures.response_bars(counts, classes, int(found["residual"].start[0]), numbers, below=below, answer=answer)
 
 # %% ../nbs/50_report.ipynb #7fb2bf66
 def walk_figure(expl: Explanation, maps: embed.Atlas, images: ImageSet, row: int, factor: str, read: Callable | None = None,
@@ -281,7 +287,7 @@ def host_figures(kind: str, expl: Explanation, found: dict, images: ImageSet, ma
         parts |= {"analogies": analogy_figure(expl, images, seed), "strips": strip_figure(expl, images, seed)}
         parts["samples"] = sample_figure(expl, seed)
     what = f"a {images.table['class'].iloc[row]}" + (", pictures read by the judge" if pictures else "")
-    parts["response"] = response_figure(expl, expl.encode(images.images[row:row + 1]), what, read, seed)
+    parts["response"] = response_figure(expl, expl.encode(images.images[row:row + 1]), what, read, seed, images)
     parts |= {f"walk-{c.name}": walk_figure(expl, maps, images, row, c.name, read, seed) for c in expl.concepts}
     parts["axes"] = axes_figure(expl, maps, images)
     rules = {"ours, used here": found["dims"], **expl.recipe.get("dims_by_rule", {}), "published": PUBLISHED_DIMS[kind]}

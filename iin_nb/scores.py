@@ -282,7 +282,7 @@ NO_PICTURES = {"judge": None, "color_error": None, "change": None}   # a swap's 
 
 def _parts(expl: Explanation, images: ImageSet, judge: Callable, n_inputs: int, n_draws: int, n_walks: int,
            every: int, seed: int) -> dict[tuple, Callable]:
-    "What there is to measure: (key, or key and factor) -> a call that measures it."
+    "What there is to measure: where its number stands, (key), (key, factor) or (key, concept, block) -> a call that measures it."
     pictures, names, f = expl.host.outputs == "images", expl.layout.names, expl.encode(images.images)
     z, read = expl.to_z(f), judge if pictures else None
     some = f[torch.randperm(len(f), generator=generator(seed))[:n_inputs]]
@@ -290,10 +290,11 @@ def _parts(expl: Explanation, images: ImageSet, judge: Callable, n_inputs: int, 
         ("accuracy",): lambda: _accuracy(expl, f, images, read),
         ("nll",): lambda: held_out_nll(expl, images, seed),
         ("probe",): lambda: probes(expl, f, z, images.table),
-        ("probe_mlp",): lambda: probes(expl, f, z, images.table, "mlp"),
         ("chance",): lambda: chance(expl, z, images.table),
         ("swap",): lambda: judged_swaps(expl, images, judge, seed=seed) if pictures else {k: dict(NO_PICTURES) for k in names},
         ("sobol",): lambda: sobol(expl, f, read, seed=seed)}
+    parts |= {("probe_mlp", c.name, k): lambda c=c, b=b: probe(b, c.read(images.table), _source(images.table), "mlp")
+              for c in expl.concepts for k, b in {**dict(f.items()), "z": z}.items()}   # slow ones, so one by one
     parts |= {("response", k): lambda k=k: answers(expl, some, k, n_draws, read=read, seed=seed).mean() for k in names}
     walked = {"read": read, "seed": seed, "every": every}
     return parts | {("walk", k): lambda k=k: walk_scores(expl, some[:n_walks], factors=(k,), **walked)[k] for k in names}
@@ -315,10 +316,11 @@ def score(
     n_walks, every = min(n_walks, n_inputs), EVERY[expl.host.outputs]
     parts = _parts(expl, images, judge, n_inputs, n_draws, n_walks, every, seed)
     with tqdm(total=len(parts), desc="scoring", leave=False) as bar:
-        for (key, *factor), measure in parts.items():
-            bar.set_postfix_str(" ".join([key, *factor]))
-            if factor: found.setdefault(key, {})[factor[0]] = measure()
-            else: found[key] = measure()
+        for (*above, last), measure in parts.items():
+            bar.set_postfix_str(" ".join([*above, last]).replace("_mlp", ", MLP:"))
+            place = found
+            for key in above: place = place.setdefault(key, {})
+            place[last] = measure()
             bar.update()
     indices, plain = found.pop("sobol"), found["swap"].pop("none", None)
     for k, r in found["response"].items(): r |= {"sobol_first": indices.first[k], "sobol_total": indices.total[k]}

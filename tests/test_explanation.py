@@ -128,6 +128,15 @@ def test_unsupervised(host):
         assert made.layout.dims == {"residual": 6} and made.concepts == () and made.certificate.holds
 
 
+def test_without_concepts_it_says_at_once_what_could_be_one(host):
+    core._warned.clear()
+    with pytest.warns(UserWarning, match="Columns that could be: 'shape', .*concepts={}"): explain(host, small(), **KW)
+    core._warned.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explain(host, small(), {}, **KW)
+
+
 def test_concepts_as_names_take_their_kind_from_the_column(host):
     made = explain(host, small(), ["light", "shape"], **KW)
     assert [c.continuous for c in made.concepts] == [True, False] and made.layout.names == ("residual", "light", "shape")
@@ -528,6 +537,8 @@ def test_the_host_must_be_the_one_that_was_explained(expl, host, tmp_path):
     with pytest.raises(HostError, match="other weights"): load(tmp_path / "a", hosts.tap(stranger, "body", small().images[:4]))
     with pytest.raises(HostError, match="Tap the same place"): load(tmp_path / "a", hosts.tap(host.model, "body.1", small().images[:4]))
     with pytest.raises(HostError, match="Tap the same place"): load(tmp_path / "a", linear_host(lambda z: z))
+    with pytest.raises(HostError, match=r"expected a Host, got Tiny. Tap .* hosts.tap\(model, 'body', example\)"):
+        load(tmp_path / "a", host.model)
     assert isinstance(load(tmp_path / "a", tapped()), Explanation), "the same weights in another object"
 
 

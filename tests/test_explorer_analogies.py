@@ -154,7 +154,7 @@ def test_letters_where_the_host_answers():
     panel = explorers.analogies(expl, images, targets=[1, 5], sources=[2, 20, 31])
     s, swaps = panel.state, panel.grids["kind"].value
     found = re.findall(r"title='target [^']*'>(.)</span>", swaps)
-    assert found == ["abc"[i] for i in s.grids()["kind"].argmax(2).flatten().tolist()]
+    assert found == ["012"[i] for i in s.grids()["kind"].argmax(2).flatten().tolist()]
     color = A.figures.CLASS_COLORS[int(s.grids()["kind"][0, 0].argmax())]
     assert f"border-bottom: 5px solid {color}" in swaps and swaps.count("nothing exchanged") == 5, "an answer beside each original"
 

@@ -103,7 +103,7 @@ def test_answers_that_take_long_come_by_and_by(monkeypatch):
     panel = explorers.browse(expl, images, read=lambda x: x.flatten(1)[:, :3])
     assert panel.sheet.value.count("…") > 0 and "7 of the selected so far" in panel.asked.layout.title.text
     panel.finish()
-    assert "…" not in panel.sheet.value and panel.asked.layout.title.text == "predicted, selected" and not len(panel.state.left())
+    assert "…" not in panel.sheet.value and panel.asked.layout.title.text.endswith(", selected") and not len(panel.state.left())
     assert (panel.state.look().votes >= 0).sum() == len(images)
 
 

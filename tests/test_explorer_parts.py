@@ -2,6 +2,7 @@
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import plotly.graph_objects as go
@@ -9,7 +10,7 @@ import pytest
 import torch
 from test_explorer_factors import stand_in
 
-from iin_nb import explorers
+from iin_nb import explorers, figures
 from iin_nb.core import DataError
 from iin_nb.embed import Maps, atlas
 from iin_nb.explorers import parts as P
@@ -189,6 +190,40 @@ def test_a_scene_says_what_it_needs():
                         (lambda: P.Scene.of(expl, images, {"z": torch.zeros(3, 2)}), "rows of map 'z'"),
                         (lambda: P.Scene.of(expl, images).check_row(len(images)), "a picture 0 to")):
         with pytest.raises(DataError, match=says): wrong()
+
+
+def answering(order):
+    "A host whose output j means kind order[j] of a, b, c, by its own answers."
+    expl, images = stand_in("logits")
+    said = np.array(list("abc"))[np.array(order)[expl.decode(expl.encode(images.images)).argmax(1)]]
+    return expl, replace(images, table=images.table.assign(kind=said))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 0, 2)])
+def test_answers_have_the_names_the_host_gives_them(order):
+    "In every explorer, whatever the alphabet says; a picture is told wrong only if it is."
+    expl, images = answering(order)
+    names, colors = [["a", "b", "c"][j] for j in order], figures.class_colors(order)
+    scene = P.Scene.of(expl, images)
+    assert list(scene.named.names) == names and scene.vote_colors([0, 1, 2]) == colors and scene.answer == "predicted class"
+    shown = [explorers.factors(expl, images).bars, explorers.samples(expl, images).bars, explorers.browse(expl, images).asked]
+    for fig in shown: assert list(fig.data[0].text) == names and list(fig.data[0].marker.color) == colors
+    walk, response, browse = (getattr(explorers, k)(expl, images) for k in ("walk", "response", "browse"))
+    assert list(walk.votes.layout.yaxis.ticktext) == list(response.bars.layout.xaxis.ticktext) == names
+    first = images.table["kind"][0]
+    assert f"answer before: <b>“{first}”</b>" in response.says.value and f"<b>“{first}”</b>" in explorers.factors(expl, images).answer.value
+    browse.finish()
+    assert "iin-wrong" not in browse.sheet.value
+    assert f">{first}</span>" in explorers.analogies(expl, images, targets=[0]).grids["color"].value
+
+
+@pytest.mark.parametrize("data", [stand_in("logits"), (answering((2, 0, 1))[0], stand_in()[1])])
+def test_answers_that_no_column_agrees_with_have_numbers(data):
+    scene = P.Scene.of(*data)
+    assert scene.named.names == ("0", "1", "2") and scene.named.concept is None and scene.named.said(1) == "class 1"
+    browse = explorers.browse(*data)
+    browse.finish()
+    assert "iin-wrong" not in browse.sheet.value and "answer before: <b>class" in explorers.response(*data).says.value
 
 
 def test_contact_sheets():

@@ -124,6 +124,24 @@ def test_a_shared_label_reads_from_left_to_right():
     assert set(F.class_labels(coords, classes).text) == {"<b>7, 4</b>", "<b>1</b>", "<b>2</b>"}
 
 
+def test_mixed_classes_have_no_label():
+    g = np.random.default_rng(0)
+    clumps, classes = g.normal(size=(400, 2)) * 0.1, np.arange(400) % 4
+    clumps[classes == 1] += [3, 0]
+    clumps[classes == 2] += [0, 3]   # classes 0 and 3 lie on each other
+    clumps[classes == 3] += [0.4, 0]
+    assert set(F.class_labels(clumps, classes).text) == {"<b>0</b>", "<b>1</b>", "<b>2</b>", "<b>3</b>"}
+    assert not F.class_labels(g.normal(size=(400, 2)), np.arange(400) % 4).text, "no place is any class's own"
+
+
+def test_names_stay_inside_the_frame():
+    places = np.array([[0.0, 0], [10, 10], [5, 5], [0, 5], [5, 10]])
+    label = F.class_labels(places, np.arange(5))
+    assert dict(zip(label.text, label.textposition, strict=True)) == {
+        "<b>0</b>": "top right", "<b>1</b>": "bottom left", "<b>2</b>": "middle center", "<b>3</b>": "middle right",
+        "<b>4</b>": "bottom center"}
+
+
 def test_points_of_a_color_map_have_that_very_color():
     assert F.points(COORDS[:2], colors=[[0, 0.5, 1], [2, -1, 0]]).marker.color == ("rgb(0,128,255)", "rgb(255,0,0)")
 

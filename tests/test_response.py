@@ -1,15 +1,18 @@
 """Responses and Sobol indices against hosts whose answer can be worked out by hand."""
 import math
 import warnings
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from toy_digits import explain_digits, judge, toy_digits
 from toy_explanation import NAMES, by_shape, explain_toy, recipes
 
 from iin_nb import core
 from iin_nb.core import DataError, HostError
 from iin_nb.factors import BlockLaw, Factors, Layout
-from iin_nb.response import Response, answers, class_logits, counterfactual, sobol
+from iin_nb.response import AnswerNames, Response, answer_names, answers, class_logits, counterfactual, name_answers, sobol
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +242,13 @@ def test_what_cannot_be_is_said(toy):
     none = counterfactual(expl, f[:8], 1, ["color", "residual"])
     already = class_logits(expl, f[:8]).argmax(1) == 1
     assert torch.equal(none.found, already) and none.distance[~already].isnan().all() and torch.equal(none.factors.z_tilde, f[:8].z_tilde)
-    assert "found for" in repr(none)
+    assert repr(none) == "Counterfactual(already there 2, turned 0 of the other 6)"
+
+
+def test_by_name(toy):
+    expl, f = toy
+    names = AnswerNames(("disc", "square", "ring", "cross"), "shape", (1, 3, 2, 0))
+    assert torch.equal(counterfactual(expl, f[:4], "ring", names=names).factors.z_tilde, counterfactual(expl, f[:4], 2).factors.z_tilde)
 
 
 def test_one_class_each_a_seed_and_the_default_factors(toy):
@@ -253,7 +262,67 @@ def test_one_class_each_a_seed_and_the_default_factors(toy):
 @pytest.mark.parametrize("wrong, says", [
     (lambda e, f: counterfactual(e, f, 4), "classes 0 to 3"), (lambda e, f: counterfactual(e, f, -1), "classes 0 to 3"),
     (lambda e, f: counterfactual(e, f, 1, []), "at least one factor"), (lambda e, f: counterfactual(e, f, 1, "hue"), "got 'hue'"),
-    (lambda e, f: counterfactual(e, f[:0], 1), "at least one input")])
+    (lambda e, f: counterfactual(e, f[:0], 1), "at least one input"),
+    (lambda e, f: counterfactual(e, f, "disc"), "a class number, or a name with names=, got 'disc'"),
+    (lambda e, f: counterfactual(e, f, 1.0), "a class number, or 3 of them"),
+    (lambda e, f: counterfactual(e, f, torch.tensor([1, 2])), "a class number, or 3 of them"),
+    (lambda e, f: counterfactual(e, f, "disk", names=AnswerNames(tuple("abcd"), "shape", (0, 1, 2, 3))), "one of a, b, c, d, got 'disk'")])
 def test_counterfactuals_refuse(toy, wrong, says):
     expl, f = toy
     with pytest.raises(core.IINError, match=says): wrong(expl, f[:3])
+
+
+# ---- what answers are called
+
+def votes_of(truth, order, right, seed=0):
+    "Answers of a host whose output j means class order[j], right in a share of the rows, else anything."
+    g = np.random.default_rng(seed)
+    at = np.argsort(order)[truth]
+    return np.where(g.random(len(truth)) < right, at, g.integers(len(order), size=len(truth)))
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [1, 0, 2]])
+def test_names_come_in_the_order_of_the_outputs(order):
+    truth = np.random.default_rng(0).integers(3, size=120)
+    found = name_answers(votes_of(truth, order, 0.8), 3, {"shape": (truth, ["circle", "square", "triangle"])})
+    assert found.names == tuple(["circle", "square", "triangle"][j] for j in order) and found.order == tuple(order)
+    assert found.concept == "shape" and found.said(0) == f"“{found.names[0]}”" and found.number(found.names[2]) == 2
+
+
+@pytest.mark.parametrize("n, rows", [(2, 4), (2, 12), (2, 300), (3, 20), (3, 500), (10, 12), (10, 60), (10, 2000)])
+def test_a_column_that_has_nothing_to_do_with_it_names_nothing(n, rows):
+    for seed in range(40):
+        g = np.random.default_rng(seed)
+        found = name_answers(g.integers(n, size=rows), n, {"day": (g.integers(n, size=rows), list("abcdefghij")[:n])})
+        assert found.concept is None and found.names == tuple(map(str, range(n))) and found.said(1) == "class 1"
+
+
+@pytest.mark.parametrize("lean", [0.5, 0.8, 0.95])
+def test_two_lopsided_columns_of_one_mind_by_chance(lean):
+    for seed in range(20):
+        g = np.random.default_rng(seed)
+        votes, day = (g.random((2, 400)) > lean).astype(int)
+        assert name_answers(votes, 2, {"day": (day, ["am", "pm"])}).concept is None
+
+
+def test_the_unlabelled_the_unseen_and_the_better_column():
+    truth = np.arange(200) % 4
+    votes = truth.copy()
+    known = np.where(np.arange(200) % 3 == 0, -1, truth)
+    assert name_answers(votes, 4, {"shape": (known, list("abcd"))}).names == tuple("abcd")
+    assert name_answers(votes, 4, {"shape": (np.full(200, -1), list("abcd"))}).concept is None
+    assert name_answers(votes, 5, {"shape": (truth, list("abcd"))}).concept is None, "as many values as answers"
+    votes[votes == 3] = 1   # never answered
+    assert name_answers(votes, 4, {"shape": (truth, list("abcd"))}).names == ("a", "b", "c", "class 3")
+    rough = np.where(np.arange(200) % 10 == 0, 0, truth)
+    assert name_answers(truth, 4, {"rough": (rough, list("wxyz")), "shape": (truth, list("abcd"))}).concept == "shape"
+
+
+def test_answers_of_a_host_are_named_from_its_data():
+    images, _ = toy_digits()
+    expl = explain_digits("logits")
+    assert answer_names(expl, images).names == tuple("0123456789")
+    assert answer_names(expl, images, lambda y: y.flip(1)).names == tuple("9876543210")
+    assert answer_names(explain_digits(), images, judge).concept == "digit"
+    shuffled = replace(images, table=images.table.assign(**{"class": np.random.default_rng(0).permutation(images.table["class"])}))
+    assert answer_names(expl, shuffled).concept is None

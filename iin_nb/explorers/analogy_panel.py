@@ -21,7 +21,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import (LiveFigure, Panel, Scene, answers, certificate_line, inputs, legend, sheet, thumbnails, told)
+from .parts import (LiveFigure, Panel, Scene, certificate_line, inputs, legend, sheet, thumbnails, told)
 from .saving import Control, Texts, saved_page
 from ..factors import Factors
 
@@ -116,11 +116,11 @@ def picture_cell(picture: np.ndarray, said: str, scale: int = 2) -> str:
     return f"<img style='{style}' alt='{html.escape(said)}' title='{html.escape(said)}' src='{figures.data_uri(figures.pixels(picture))}'>"
 
 
-def letter_cell(logits: Tensor, names: list[str], said: str) -> str:
+def letter_cell(scene: Scene, logits: Tensor, said: str) -> str:
     "The predicted class of logits (C,), underlined in its color, as html."
     best = int(logits.argmax())
-    style = f"border-bottom: 5px solid {figures.CLASS_COLORS[best % 10]}; font: bold 26px/1 system-ui, sans-serif"
-    return f"<span style='{style}' title='{html.escape(said)}'>{html.escape(names[best])}</span>"
+    style = f"border-bottom: 5px solid {scene.vote_colors([best])[0]}; font: bold 26px/1 system-ui, sans-serif"
+    return f"<span style='{style}' title='{html.escape(said)}'>{html.escape(scene.named.names[best])}</span>"
 
 
 def grid_html(head: list[str], rows: list[list[str]], title: str, color: str, words: tuple[str, str, str]) -> str:
@@ -143,7 +143,6 @@ class Drawn:
     def __post_init__(self):
         s = self.state
         self.painted, self.tags = s.expl.host.outputs == "images", [tag for tag, _ in inputs(s)]
-        self.names = [] if self.painted else answers(s, len(s.rebuilt(s.targets)[0]))
 
     def _once(self, key: tuple, make: Callable[[], str]) -> str:
         if key not in self.kept: self.kept[key] = make()
@@ -151,7 +150,7 @@ class Drawn:
 
     def output(self, key: tuple, output: Tensor, said: str) -> str:
         "A picture or an answer of the host."
-        if not self.painted: return self._once(key, lambda: letter_cell(output, self.names, said))
+        if not self.painted: return self._once(key, lambda: letter_cell(self.state, output, said))
         return self._once(key, lambda: picture_cell(thumbnails(output[None])[0], said))
 
     def original(self, i: int) -> str:

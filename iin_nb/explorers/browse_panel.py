@@ -24,7 +24,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, answers, certificate_line, chart, class_names, contact_sheet,
+from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, certificate_line, chart, class_names, contact_sheet,
                                     legend, live, point_colors, redraw, spots, thumbnails, told)
 from .saving import Control, Moving, Pointed, saved_page
 
@@ -160,10 +160,10 @@ class BrowseState(Scene):
         return Browsed(len(rows), shown, asked, self._votes if self.n_answers else None, counts)
 
 # %% ../../nbs/47_explorer_browse.ipynb #20e2b1a4
-def share_chart(title: str, names: Sequence[str]) -> LiveFigure:
+def share_chart(title: str, names: Sequence[str], colors: Sequence[str]) -> LiveFigure:
     "Shares of classes, empty yet: trace 0 the selection, trace 1 a line where it would be if the selection were like all."
     at = np.arange(len(names))
-    bar = go.Bar(x=at, marker_color=figures.class_colors(at), text=list(names), textposition="none", showlegend=False)
+    bar = go.Bar(x=at, marker_color=colors, text=list(names), textposition="none", showlegend=False)
     dash = dict(symbol="line-ew", size=16, line=dict(width=2.5, color=figures.GRAY))
     line = go.Scatter(x=at, mode="markers", marker=dash, showlegend=False, hovertemplate="of all: %{y:.1%}<extra></extra>")
     fig = go.Figure([bar, line], dict(template="iin"))
@@ -221,8 +221,9 @@ class BrowseParts(Panel):
         self.maps = {n: self._map(state, n, width) for n in state.charts}
         self.says, self.sheet, self.strips, self.legend = (W.HTML() for _ in range(4))
         self.certificate = W.HTML(certificate_line(state))
-        self.shares = {n: share_chart(n, class_names(state, n)) for n, v in state.labels.items() if v.ndim == 1}
-        self.asked = share_chart("answers", answers(state, state.n_answers)) if state.n_answers else None
+        known = {n: class_names(state, n) for n, v in state.labels.items() if v.ndim == 1}
+        self.shares = {n: share_chart(n, classes, figures.class_colors(range(len(classes)))) for n, classes in known.items()}
+        self.asked = share_chart("answers", state.named.names, state.vote_colors(range(state.n_answers))) if state.named else None
         self.shaded = {n: shades(v) for n, v in state.labels.items() if v.ndim > 1}
         super().__init__(state, self._arranged())
 
@@ -369,7 +370,7 @@ class BrowsePanel(BrowseParts):
         what = f"nothing selected: all {total:,}" if s.selected is None else f"<b>{seen.n:,}</b> of {total:,} selected"
         drawn = f", {len(seen.rows)} of them drawn at random (seed {s.seed})" if len(seen.rows) < seen.n else ""
         said, wrong = self._said(seen)
-        above = f", predicted class above each{', red where the table has another' if any(wrong) else ''}" if said else ""
+        above = f", {s.answer} above each{', red where the table has another' if any(wrong) else ''}" if said else ""
         self.says.value = f"<div style='line-height: 1.3'>{what}{drawn}{above}</div>"
         self.sheet.value = contact_sheet(thumbnails(s.images[torch.from_numpy(seen.rows)]), said, wrong)
         for n, (part, of_all) in seen.counts.items(): show_shares(self.shares[n], part, of_all, f"{n}, selected (line: all)")
@@ -377,17 +378,17 @@ class BrowsePanel(BrowseParts):
             votes = seen.votes[seen.asked]
             n = int((votes >= 0).sum())
             of = "selected" if n == seen.n else f"{n:,} of the selected" + " so far" * (n < len(votes))
-            show_shares(self.asked, np.bincount(votes[votes >= 0], minlength=s.n_answers), None, f"predicted, {of}")
+            show_shares(self.asked, np.bincount(votes[votes >= 0], minlength=s.n_answers), None, f"{s.answer}, {of}")
         chosen = np.ones(total, bool) if s.selected is None else s.selected
         self.strips.value = "".join(f"{html.escape(n)}, selected{strip(v[chosen])}of all{strip(v)}" for n, v in self.shaded.items())
 
     def _said(self, seen: Browsed) -> tuple[list[str], list[bool]]:
         "The answer for each picture of the sheet, and whether the table says otherwise."
         if seen.votes is None: return [], []
-        names, votes = answers(self.state, self.state.n_answers), seen.votes[seen.rows]
-        known = next((v for n, v in self.state.labels.items() if v.ndim == 1 and class_names(self.state, n) == names), None)
-        wrong = [False] * len(votes) if known is None else ((known[seen.rows] >= 0) & (known[seen.rows] != votes) & (votes >= 0)).tolist()
-        return ["…" if v < 0 else names[v] for v in votes], wrong
+        named, votes = self.state.named, seen.votes[seen.rows]
+        known = np.full(len(votes), -1) if named.concept is None else self.state.labels[named.concept][seen.rows]
+        wrong = (known >= 0) & (votes >= 0) & (known != np.array(named.order)[votes])
+        return ["…" if v < 0 else named.names[v] for v in votes], wrong.tolist()
 
     def show_maps(self) -> None:
         "The maps anew; what is selected stays, the line around it goes with the old map."

@@ -200,9 +200,9 @@ class FactorRow(W.HBox):
 # %% ../../nbs/43_explorer_factors.ipynb #fa83c58b
 def caption(s: FactorsState, seen: Seen) -> str:
     "What the picture is, and whose the answer under it."
-    reads = "" if seen.probabilities is None else "; another network reads it:"
+    reads = "" if seen.probabilities is None else "; the judge, another network, reads it:"
     if s.expl.host.outputs == "images": return f"the model’s picture of z̃ (×){reads}"
-    return "the input, as it was; the model’s answer to z̃ (×):"
+    return "the input, which stays: this model paints nothing. Its answer to z̃ (×):"
 
 
 class PanelParts(Panel):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MAX_POINTS', 'LIVE', 'STYLE', 'BUSY', 'labels', 'point_colors', 'check_pictures', 'as_atlas', 'places', 'Scene',
            'LiveFigure', 'live', 'spots', 'chart', 'redraw', 'class_names', 'thumbnails', 'sheet', 'frame',
-           'contact_sheet', 'crisp', 'inputs', 'answers', 'bars', 'answer_line', 'legend', 'round_trip',
-           'certificate_line', 'told', 'Panel']
+           'contact_sheet', 'crisp', 'inputs', 'bars', 'answer_line', 'legend', 'round_trip', 'certificate_line',
+           'told', 'Panel']
 
 # %% ../../nbs/41_explorer_parts.ipynb #705cd5b4
 import asyncio
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, wraps
+from functools import cache, cached_property, wraps
 from itertools import count
 from pathlib import Path
 
@@ -31,11 +31,12 @@ from torch import Tensor
 
 from .. import data as image_data
 from .. import figures, zoo
-from ..core import DataError, whole_file
+from ..core import DataError, generator, whole_file
 from ..data import ImageSet
 from ..embed import Atlas, Maps, maps_of
 from ..explanation import Explanation
 from ..factors import Factors
+from ..response import AnswerNames, class_logits, name_answers
 
 # %% ../../nbs/41_explorer_parts.ipynb #80d13772
 MAX_POINTS = 1500   # on a map; more are slow to draw and say no more
@@ -134,6 +135,25 @@ class Scene:
     def logits(self, f: Factors) -> Tensor | None:
         "Class logits (M, C) of rows of z̃: the host's, or what `read` makes of its pictures; None where nobody answers."
         return self.read_output(self.expl.decode(f))
+
+    @cached_property
+    def named(self) -> AnswerNames | None:
+        "What the answers are called: after a concept that they agree with on these inputs, or by numbers; None where nobody answers."
+        if self.read is None and self.expl.host.outputs != "logits": return None
+        rows = torch.randperm(len(self.z), generator=generator(0))[:200 if self.read else MAX_POINTS]
+        logits = class_logits(self.expl, self.encoded[rows], self.read)
+        known = [c for c in self.expl.concepts if not c.continuous and c.name in self.labels]
+        columns = {c.name: (self.labels[c.name][rows.numpy()], c.classes) for c in known}
+        return name_answers(logits.argmax(1).numpy(), logits.shape[1], columns)
+
+    @property
+    def answer(self) -> str:
+        "What an answer is, in words."
+        return "predicted class" if self.expl.host.outputs == "logits" else "class read by the judge"
+
+    def vote_colors(self, votes: Sequence[int]) -> list[str]:
+        "The colors of answers: each that of its class on the maps, where the answers have names."
+        return figures.class_colors(np.array(self.named.order)[np.asarray(votes, int)])
 
     def read_output(self, output: Tensor) -> Tensor | None:
         "Class logits (M, C) of the host's output, logits or pictures; None where nobody answers."
@@ -368,7 +388,9 @@ def redraw(fig: LiveFigure, scene: Scene, names: tuple[str, ...], colored_by: st
     old, texts = fig.layout, lambda f: [t for t in f.data if t.mode == "text"]
     with closing(chart(scene, names, (0.0, 0.0), colored_by, old.width, old.height, rows=np.array(fig.data[0].customdata))) as new:
         with fig.batch_update():
-            for mine, its in ((fig.data[0], new.data[0]), *zip(texts(fig), texts(new), strict=True)): mine.update(x=its.x, y=its.y)
+            fig.data[0].update(x=new.data[0].x, y=new.data[0].y)
+            for mine, its in zip(texts(fig), texts(new), strict=True):
+                mine.update(x=its.x, y=its.y, text=its.text, textposition=its.textposition)
             fig.layout.title.text = new.layout.title.text
 
 
@@ -434,20 +456,14 @@ def inputs(scene: Scene) -> list[tuple[str, int]]:
     return [(" · ".join([f"#{i}", *(names[v[i]] for names, v in tags if v[i] >= 0)]), i) for i in range(min(len(scene.images), MAX_POINTS))]
 
 
-def answers(scene: Scene, n: int) -> list[str]:
-    "Names of the host's n answers: those of the concept with as many classes, else numbers."
-    fitting = (class_names(scene, c.name) for c in scene.expl.concepts if not c.continuous and len(c.classes) == n)
-    return next(fitting, [str(i) for i in range(n)])
-
-
 def bars(scene: Scene, probabilities: Tensor) -> LiveFigure:
     "Class probabilities (C,), in the colors of the classes."
-    n = len(probabilities)
-    names, at = answers(scene, n), np.arange(n)
-    bar = go.Bar(x=at, y=probabilities.numpy(), marker_color=figures.class_colors(at), text=names, textposition="none",
+    n, names = len(probabilities), scene.named.names
+    at = np.arange(n)
+    bar = go.Bar(x=at, y=probabilities.numpy(), marker_color=scene.vote_colors(at), text=names, textposition="none",
                  hovertemplate="%{text}: %{y:.3f}<extra></extra>")
     fig = go.Figure(bar, dict(template="iin"))
-    fig.update_xaxes(tickvals=at, ticktext=names, tickangle=0 if n <= 10 else None, showgrid=False, title_text="class")
+    fig.update_xaxes(tickvals=at, ticktext=names, tickangle=0 if n <= 10 else None, showgrid=False, title_text=scene.answer)
     fig.update_yaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], title_text="probability")
     return live(fig, width=256, height=150, margin=dict(l=4, r=4, t=10, b=4))
 
@@ -455,7 +471,7 @@ def bars(scene: Scene, probabilities: Tensor) -> LiveFigure:
 def answer_line(scene: Scene, probabilities: Tensor) -> str:
     "The most probable answer and its probability."
     best = int(probabilities.argmax())
-    return f"<b>“{html.escape(answers(scene, len(probabilities))[best])}”</b> {float(probabilities[best]):.2f}"
+    return f"<b>{html.escape(scene.named.said(best))}</b> {float(probabilities[best]):.2f}"
 
 
 def legend(scene: Scene, concept: str) -> str:

@@ -26,7 +26,7 @@ from ..core import DataError, generator
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, answers, certificate_line, chart, class_names, crisp, frame, inputs, live,
+from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, certificate_line, chart, class_names, crisp, frame, inputs, live,
                                     redraw, sheet, spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
@@ -151,14 +151,14 @@ class ResponseState(Scene):
             yield
 
 # %% ../../nbs/45_explorer_response.ipynb #57903129
-def response_chart(seen: ResponseSeen, names: list[str]) -> LiveFigure:
+def response_chart(s: ResponseState, seen: ResponseSeen) -> LiveFigure:
     "Trace 0 is the band of the answer before, trace 1 its name, then a trace per factor."
-    fig = figures.response_bars(seen.counts, names, None, width=700)
-    many = len(names)
+    names, many = s.named.names, len(s.named.names)
+    fig = figures.response_bars(seen.counts, names, None, width=700, answer=s.answer)
     band = go.Scatter(mode="none", fill="toself", fillcolor="rgba(128, 128, 128, 0.2)", showlegend=False, hoverinfo="skip")
     name = go.Scatter(mode="text", text=["before"], textposition="bottom center", showlegend=False, hoverinfo="skip")
-    fig.update_traces(x=np.arange(many), text=names, textposition="none",
-                      hovertemplate="%{fullData.name}: %{y:,.3~g} answers “%{text}” (%{customdata:.1%})<extra></extra>")
+    fig.update_traces(x=np.arange(many), text=[s.named.said(i) for i in range(many)], textposition="none",
+                      hovertemplate="%{fullData.name}: %{y:,.3~g} answers %{text} (%{customdata:.1%})<extra></extra>")
     fig = go.Figure([band, name, *fig.data], fig.layout)
     fig.update_xaxes(type="linear", tickvals=np.arange(many), ticktext=names)
     fig.update_yaxes(**count_axis(seen), domain=[0, 1], tickformat="~g")
@@ -207,8 +207,7 @@ class ResponseParts(Panel):
 
     def __init__(self, state: ResponseState):
         seen, narrow = state.look(), dict(description_width="initial")
-        many = next(iter(seen.answers.values())).counts.shape[1]
-        self.class_names, self.by = answers(state, many), state.concept or next(iter(state.labels), None)
+        self.class_names, self.by = state.named.names, state.concept or next(iter(state.labels), None)
         self.chosen = W.Dropdown(options=inputs(state), value=state.index, description="input (×)", style=narrow)
         self.chosen.layout.width = "198px"
         self.sheet, self.picture, self.near = sheet(state), W.Image(format="png"), W.HTML()
@@ -221,7 +220,7 @@ class ResponseParts(Panel):
                               layout=dict(width="250px"))
         self.n = W.Dropdown(options=sorted({10, 20, 50, 100, 250, 1000, state.n}), value=state.n, description="draws per input",
                             style=narrow, layout=dict(width="180px"))
-        self.bars = response_chart(seen, self.class_names)
+        self.bars = response_chart(state, seen)
         self.says, self.table, self.certificate = W.HTML(), W.HTML(), W.HTML(certificate_line(state))
         super().__init__(state, self._arranged())
 
@@ -263,7 +262,7 @@ def response_page(panel: "ResponsePanel") -> str:
     finally: s.choose(**was)
     data = [chart_data(f, len(panel.class_names)) for f in frames]
     moving = {t: {k: [d[t][k] for d in data] for k in part} for t, part in enumerate(data[0])}
-    figure = go.Figure(response_chart(frames[0], panel.class_names)).update_layout(width=700, autosize=False)
+    figure = go.Figure(response_chart(s, frames[0])).update_layout(width=700, autosize=False)
     names = [*(s.tags[i] for i in which), f"mean of {s.members} random inputs"]
     controls = [Control("input", names, slider=False), Control("drawn from", list(LAWS.values()), list(LAWS).index(s.law), slider=False)]
     empty = np.full_like(shown[0], np.nan)
@@ -327,7 +326,7 @@ class ResponsePanel(ResponseParts):
         with self.bars.batch_update():
             for trace, new in zip(self.bars.data, chart_data(seen, len(self.class_names)), strict=True): trace.update(**new)
             self.bars.layout.yaxis.update(**count_axis(seen))
-        before = "" if seen.before is None else f" · answer before: <b>“{html.escape(self.class_names[seen.before])}”</b>"
+        before = "" if seen.before is None else f" · answer before: <b>{html.escape(s.named.said(seen.before))}</b>"
         each = " an input" if len(seen.rows) > 1 else ""
         so_far = f"{seen.n:,} times" if seen.n == s.n else f"{seen.n:,} of {s.n:,} times …"
         self.says.value = f"<b>{html.escape(seen.said)}</b>, each factor drawn {so_far}{each}{before}"

@@ -22,7 +22,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (Panel, Scene, answers, bars, certificate_line, chart, contact_sheet, crisp, frame, inputs, sheet,
+from .parts import (Panel, Scene, bars, certificate_line, chart, contact_sheet, crisp, frame, inputs, sheet,
                                     redraw, spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import Factors
@@ -114,7 +114,7 @@ class SampleParts(Panel):
         self.says, self.drawn, self.certificate = W.HTML(), W.HTML(), W.HTML(certificate_line(state))
         self.bars = None if seen.shares is None else bars(state, seen.shares)
         if self.bars: self.bars.update_layout(width=430, height=190 if self.painted else 280)
-        if self.bars: self.bars.update_layout(xaxis_title_text="predicted class", yaxis_title_text="share of the draws")
+        if self.bars: self.bars.update_layout(xaxis_title_text=state.answer, yaxis_title_text="share of the draws")
         super().__init__(state, self._arranged())
 
     def _arranged(self) -> list[W.Widget]:
@@ -158,7 +158,7 @@ def samples_page(panel: "SamplePanel", seeds: int = 6) -> str:
             seen.append((s.look(), s.told))
     finally: s.go(held=now[0], seed=now[1])
     at = 1   # the trace of the dots
-    tint = [[figures.GRAY] if d.votes is None else figures.class_colors(d.votes) for d, _ in seen]
+    tint = [[figures.GRAY] if d.votes is None else s.vote_colors(d.votes) for d, _ in seen]
     dots = {at: {"x": [d.places[:, 0] for d, _ in seen], "y": [d.places[:, 1] for d, _ in seen], "marker.color": tint}}
     views = [Pictures(thumbnails(s.images[[s.index]]), "the held input (×)", 96)]
     if painted: views.append(Pictures(np.stack([tiled(d.output) for d, _ in seen]), "the host’s pictures of the draws", 340))
@@ -221,13 +221,12 @@ class SamplePanel(SampleParts):
         "Draw, and show what was drawn."
         s, seen = self.state, self.state.look()
         with self.quiet(): self.seed.value = s.seed
-        names = answers(s, s.n_answers) if s.n_answers else []
-        said = [] if seen.votes is None else [names[v] for v in seen.votes]
+        said = [] if seen.votes is None else [s.named.names[v] for v in seen.votes]
         if self.painted: self.drawn.value = contact_sheet(thumbnails(seen.output), said, columns=5)
-        color = figures.GRAY if seen.votes is None else figures.class_colors(seen.votes)
+        color = figures.GRAY if seen.votes is None else s.vote_colors(seen.votes)
         self.map.data[1].update(x=seen.places[:, 0].tolist(), y=seen.places[:, 1].tolist(), marker_color=color)
         if self.bars: self.bars.data[0].y = seen.shares.tolist()
-        above = "; predicted class above each" if said and self.painted else ""
+        above = f"; {s.answer} above each" if said and self.painted else ""
         self.says.value = f"<b>{s.n} draws</b>, the large dots of the map{above}<br>{html.escape(s.told)}"
 
     def show_maps(self) -> None:

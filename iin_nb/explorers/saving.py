@@ -74,7 +74,7 @@ h1 {font-size: 1.35em; margin: 0} p {max-width: 76ch; margin: .3em 0 1em} .soft,
 .row {display: flex; flex-wrap: wrap; gap: 14px 20px; align-items: flex-start} .row > * {min-width: 0}
 .control {display: grid; grid-template-columns: 9em minmax(140px, 420px) 11em; gap: 10px; align-items: center; margin: .25em 0}
 .control output {font-variant-numeric: tabular-nums; color: var(--soft)} input[type=range] {flex: 1}
-.between {display: flex; gap: 6px; align-items: center} select {font: inherit; width: 100%}
+.between, .end {display: flex; gap: 6px; align-items: center} .end {color: var(--soft)} select {font: inherit; width: 100%}
 figure {margin: 0} figure:has(> .sprite) {width: min-content}
 figcaption {color: var(--soft); max-width: 40ch} .sprite {image-rendering: pixelated; background-image: var(--sprite)}
 .sheet {display: flex; flex-wrap: wrap; gap: 2px; max-width: 560px} .pointed {display: grid; grid-template-columns: 9em 1fr; gap: 14px}
@@ -211,7 +211,8 @@ def _control(k: int, c: Control) -> str:
     "A slider or a menu with its name and what it says."
     name = f"<label for='c{k}'>{html.escape(c.name)}</label>"
     if c.slider:
-        a, b = [f"<img src='{figures.data_uri(figures.pixels(x))}' alt='' class='sprite' height='32'>" for x in c.ends] or ("", "")
+        look = "<span class='end'>{0}<img src='{1}' alt='{0}' class='sprite' height='32'></span>"
+        a, b = [look.format(end, figures.data_uri(figures.pixels(x))) for end, x in zip("AB", c.ends, strict=False)] or ("", "")
         bar = f"<input type='range' id='c{k}' max='{len(c.options) - 1}' value='{c.start}'>"
         return f"<div class='control'>{name}<span class='between'>{a}{bar}{b}</span><output id='o{k}'></output></div>"
     first = ["", " selected"]

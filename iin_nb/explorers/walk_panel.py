@@ -8,7 +8,7 @@ __all__ = ['FILM', 'CROSS', 'WalkSeen', 'WalkState', 'walk_traces', 'vote_chart'
 
 # %% ../../nbs/44_explorer_walk.ipynb #a854b9a2
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import ipywidgets as W
@@ -22,7 +22,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (LiveFigure, Panel, Scene, answers, certificate_line, chart, inputs, live, redraw,
+from .parts import (LiveFigure, Panel, Scene, certificate_line, chart, inputs, live, redraw,
                                     thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
@@ -109,17 +109,17 @@ def walk_traces() -> list[go.Scatter]:
             *(go.Scatter(mode="markers", marker=marker, **quiet) for marker in (CROSS, ring))]
 
 
-def vote_chart(scene: Scene, n: int, names: list[str]) -> LiveFigure:
-    "Predicted class over the steps, a dot each."
+def vote_chart(scene: Scene, n: int, names: Sequence[str]) -> LiveFigure:
+    "The answer over the steps, a dot each."
     dots = go.Scatter(x=[], y=[], mode="markers", marker=dict(size=6, color=[]), showlegend=False, hovertemplate="step %{x}<extra></extra>")
     fig = go.Figure(dots, dict(template="iin"))
     fig.update_xaxes(range=[-1, n + 1], title_text="step", showgrid=False)
-    fig.update_yaxes(range=[-0.6, len(names) - 0.4], tickvals=np.arange(len(names)), ticktext=names, title_text="predicted class")
+    fig.update_yaxes(range=[-0.6, len(names) - 0.4], tickvals=np.arange(len(names)), ticktext=names, title_text=scene.answer)
     return live(fig, width=430, height=max(150, 60 + 15 * len(names)), margin=dict(l=4, r=14, t=8, b=4))   # r: room for the last number
 
 
-def film_strip(seen: WalkSeen, names: list[str], columns: int = 6) -> str:
-    "The last pictures in rows, oldest first, with the predicted class above each, as html."
+def film_strip(seen: WalkSeen, names: Sequence[str], columns: int = 6) -> str:
+    "The last pictures in rows, oldest first, with the answer above each, as html."
     votes = [""] * len(seen.film) if seen.votes is None else [names[v] for v in seen.votes[-len(seen.film):]]
     uris = [figures.data_uri(figures.pixels(x)) for x in seen.film]
     cells = [f"<span style='text-align: center'><b>{html.escape(v) or '&nbsp;'}</b><br>"
@@ -132,7 +132,8 @@ class WalkParts(Panel):
 
     def __init__(self, state: WalkState):
         first = state.look(0)
-        self.class_names = [] if first.votes is None else answers(state, state.n_answers)
+        self.class_names = [] if first.votes is None else state.named.names
+        self.answer = state.answer
         self.painted = "the model’s picture of z̃" if state.expl.host.outputs == "images" else "the input whose z is nearest"
         narrow = dict(description_width="initial")
         self.by = next(iter(state.labels), None)
@@ -153,7 +154,7 @@ class WalkParts(Panel):
         super().__init__(state, self._arranged())
 
     def _arranged(self) -> list[W.Widget]:
-        told = f"{self.painted}, last {FILM} steps" + (", predicted class above each" if self.votes else "")
+        told = f"{self.painted}, last {FILM} steps" + (f", {self.answer} above each" if self.votes else "")
         time, line = W.HBox([self.play, self.step]), W.HBox([self.chosen, self.which, self.a, self.length, self.again])
         left = W.VBox([self.map, time, line, self.certificate], layout=dict(width="548px"))
         right = W.VBox([W.HTML(told), self.film, *([self.votes] if self.votes else []), self.says], layout=dict(width="450px"))
@@ -172,7 +173,7 @@ def walks_page(panel: "WalkPanel", n: int = 61) -> str:
             s.go(factor=k)
             frames += [s.look(int(t)) for t in steps]
     finally: s.go(factor=saved)
-    color = [figures.class_colors(f.votes) if f.votes is not None else [figures.GRAY] for f in frames]
+    color = [s.vote_colors(f.votes) if f.votes is not None else [figures.GRAY] for f in frames]
     x, y = [f.places[:, 0] for f in frames], [f.places[:, 1] for f in frames]
     last = len(panel.map.data) - 1
     traces = {1: {"x": x, "y": y}, 2: {"x": x, "y": y, "marker.line.color": color}}
@@ -228,7 +229,7 @@ class WalkPanel(WalkParts):
     def refresh(self, t: int) -> None:
         "Show what is seen at step t."
         seen = self.state.look(t)
-        (x, y), color = seen.places.T.tolist(), figures.GRAY if seen.votes is None else figures.class_colors(seen.votes)
+        (x, y), color = seen.places.T.tolist(), figures.GRAY if seen.votes is None else self.state.vote_colors(seen.votes)
         with self.map.batch_update():
             line, crosses, ring, cross = *self.map.data[1:4], self.map.data[-1]
             line.update(x=x, y=y)
