@@ -312,7 +312,7 @@ def _check_description(config: FlowConfig, tensors: dict[str, Tensor]) -> None:
     sizes = [config.dim, config.n_blocks, config.hidden, config.depth, config.context_dim, config.seed, config.lead, *config.shape]
     if any(type(v) is not int for v in sizes): raise ValueError("sizes of the flow that are no whole numbers")
     each = (4 if config.shape else 5) + 4 * (config.depth + 2) * (1 if config.joint else 2)
-    count = 2 + 4 * config.linear + 6 * bool(config.lead) + config.n_blocks * each
+    count = 2 + 4 * config.linear + 7 * bool(config.lead) + config.n_blocks * each
     live, per = config.dim - len(config.dead), math.prod(config.shape[1:])
     wide = ((min(config.lead or live, live) // per) // 2) + config.context_dim
     first = _first_weight(config, tensors)

@@ -160,6 +160,7 @@ class Principal(nn.Module):
         self.lead = lead
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("rotation", torch.eye(dim))
+        self.register_buffer("off", torch.tensor(0.0))           # log |det rotation|: 0 but for the last digit of a float
         self.register_buffer("std", torch.ones(dim))             # of the leading ones 1
         self.register_buffer("share", torch.tensor(1.0))         # of the variance, in the leading ones
 
@@ -169,17 +170,18 @@ class Principal(nn.Module):
         centred, rest = (x - x.mean(0)).double(), x.shape[1] - self.lead
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(x))   # the least first
         self.rotation.copy_(vectors)
+        self.off.copy_(torch.linalg.slogdet(self.rotation.double()).logabsdet)
         self.std[:rest] = values[:rest].clamp_min(FLOOR * values.mean()).sqrt()
         self.share.copy_(values[rest:].sum() / values.sum())
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return (x - self.mean) @ self.rotation / self.std, -self.std.log().sum().expand(len(x))
+        return (x - self.mean) @ self.rotation / self.std, (self.off - self.std.log().sum()).expand(len(x))
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         turned = y * self.std
         x = turned @ self.rotation.T
         x = x + (turned - x @ self.rotation) @ self.rotation.T   # a matrix stored as floats is orthogonal to their last digit only
-        return x + self.mean, self.std.log().sum().expand(len(y))
+        return x + self.mean, (self.std.log().sum() - self.off).expand(len(y))
 
     def extra_repr(self) -> str: return f"dim={len(self.mean)}, lead={self.lead}"
 
