@@ -81,9 +81,10 @@ def _pages(found: dict, held_out, judge) -> dict[str, str]:
 
 def _told(report, made: dict, folder: Path) -> str:
     "The last lines: what was found, and where it stands."
-    lines = [f"{report.finding(f'the digit {kind}', made[kind])} {report.kept(made[kind])}" for kind in KINDS]
+    scored = {kind: s for kind, s in made.items() if isinstance(s, dict) and "probe" in s}
+    lines = [f"{report.finding(f'the digit {kind}', s)} {report.kept(s)}" for kind, s in scored.items()]
     paths = [f"  {(folder/name).resolve()}" for name in ("report.html", *(f"{name}.html" for name in PAGES), "scores.json")]
-    return "\n".join([*lines, "", "Open the first of", *paths])
+    return "\n".join([*lines, "", "Open the first of these:", *paths])
 
 
 def demo(out: str = "iin-report", from_scratch: bool = False, quick: bool = False, seed: int = 0) -> dict:

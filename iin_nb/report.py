@@ -60,10 +60,11 @@ def finding(who: str, found: dict) -> str:
     words: dict[str, list[str]] = {"changes": [], "sometimes changes": [], "ignored": []}
     for k, r in sorted(found["response"].items(), key=lambda item: item[0] == "residual"):   # the nameless last
         words["changes" if r["flip_rate"] >= 0.3 else "sometimes changes" if r["flip_rate"] >= 0.05 else "ignored"].append(f"the {k}")
-    what = f"what a judge reads in {who}’s picture" if _judged(found) or found.get("read") else f"{who}’s answer"
-    heads = [f"What changes {what}", "What sometimes changes it", "What is ignored"]
+    painted = _judged(found) or found.get("read")
+    what = f"the class that a judge reads in {who}’s picture" if painted else f"{who}’s answer"
+    heads = [f"What changes {what}", "What sometimes changes it", "What does not" if painted else "What is ignored"]
     if not words["changes"]: heads[1] = f"What sometimes changes {what}"
-    if not words["changes"] and not words["sometimes changes"]: heads[2] = f"What {what} ignores"
+    if not words["changes"] and not words["sometimes changes"]: heads[2] = f"What does not change {what}"
     return " ".join(f"{head}: {_listed(named)}." for head, named in zip(heads, words.values(), strict=True) if named)
 
 

@@ -170,7 +170,7 @@ def test_the_demo_in_small(small, flags, tmp_path, capsys):
         assert s["seconds"] > s["scoring_seconds"] > 0 and s["training_seconds"] > 0
         assert f"{kind}: training T" not in said and f"{kind}: scoring on 200 held-out digits" in said
         assert (f"{kind}: training the host" in said) == ("--from-scratch" in flags)
-    assert said.splitlines()[0].split("s  ")[1].startswith("loading PyTorch") and "Open the first of" in said
+    assert said.splitlines()[0].split("s  ")[1].startswith("loading PyTorch") and "Open the first of these:" in said
     assert made["classifier"]["certificate"]["same_prediction"] == 1.0
     if flags: assert made["classifier"]["accuracy"] < 0.9, "two steps of training are reported as they are"
 

@@ -64,13 +64,13 @@ def page(written): return Page((written[0]/"report.html").read_text(encoding="ut
     ((0.9, 0.001, 0.0), "What changes my net’s answer: the digit. What is ignored: the color and the residual."),
     ((0.9, 0.1, 0.3), "What changes my net’s answer: the digit and the residual. What sometimes changes it: the color."),
     ((0.2, 0.0, 0.0), "What sometimes changes my net’s answer: the digit. What is ignored: the color and the residual."),
-    ((0.0, 0.0, 0.0), "What my net’s answer ignores: the digit, the color and the residual."),
+    ((0.0, 0.0, 0.0), "What does not change my net’s answer: the digit, the color and the residual."),
 ])
 def test_the_headline_says_what_changes_the_answer(flips, said):
     made = {"response": {k: {"flip_rate": v} for k, v in zip(("digit", "color", "residual"), flips, strict=True)}}
     assert report.finding("my net", made) == said
     judged = made | {"swap": {"digit": {"judge": 0.9}}}
-    assert "what a judge reads in my net’s picture" in report.finding("my net", judged) and report.finding("my net", {}) == ""
+    assert "the class that a judge reads in my net’s picture" in report.finding("my net", judged) and report.finding("my net", {}) == ""
 
 
 def numbers(z_digit, z_color, mlp=None):
