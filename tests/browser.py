@@ -91,6 +91,7 @@ def run_all(page, address, name, ready, timeout=90_000, dark=False):
     page.wait_for_function("window.jupyterapp && window.jupyterapp.commands.hasCommand('notebook:run-all-cells')", timeout=timeout)
     theme = f"JupyterLab {'Dark' if dark else 'Light'}"   # the server remembers the last one, and two changes at once trip over each other
     page.wait_for_function("document.body.dataset.jpThemeName", timeout=timeout)
+    page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=timeout)   # JupyterLab takes it away twice if it is shown again
     if page.evaluate("document.body.dataset.jpThemeName") != theme:
         page.evaluate(f"void jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})")
         page.wait_for_function(f"document.body.dataset.jpThemeName === '{theme}'", timeout=timeout)

@@ -157,10 +157,11 @@ def test_the_demo_in_small(small, flags, tmp_path, capsys):
     out = tmp_path/"new"/"out"
     assert cli.main(["demo", "--out", str(out), *flags]) == 0
     said = capsys.readouterr().out
-    pages = ["factors-autoencoder.html", "factors-classifier.html"]
-    assert sorted(p.name for p in out.iterdir()) == [*pages, "report.html", "scores.json"]
+    pages = ["factors-autoencoder.html", "factors-classifier.html", "response-classifier.html"]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*pages, "report.html", "scores.json"])
     text = (out/"report.html").read_text(encoding="utf-8")
-    assert all(f'href="{name}"' in text and "<input type='range'" in (out/name).read_text(encoding="utf-8") for name in pages)
+    assert all(f'href="{name}"' in text and "<div class='control'>" in (out/name).read_text(encoding="utf-8") for name in pages)
+    assert all(str(out.resolve()/name) in said for name in (*pages, "report.html")) and "the digit classifier’s answer" in said
     made = json.loads((out/"scores.json").read_text(encoding="utf-8"))
     assert made["seed"] == (3 if flags else 0)
     for kind in cli.KINDS:
@@ -169,7 +170,7 @@ def test_the_demo_in_small(small, flags, tmp_path, capsys):
         assert s["seconds"] > s["scoring_seconds"] > 0 and s["training_seconds"] > 0
         assert f"{kind}: training T" not in said and f"{kind}: scoring on 200 held-out digits" in said
         assert (f"{kind}: training the host" in said) == ("--from-scratch" in flags)
-    assert said.splitlines()[0].split("s  ")[1].startswith("loading PyTorch") and f"Open {out.resolve()/'report.html'}" in said
+    assert said.splitlines()[0].split("s  ")[1].startswith("loading PyTorch") and "Open the first of these:" in said
     assert made["classifier"]["certificate"]["same_prediction"] == 1.0
     if flags: assert made["classifier"]["accuracy"] < 0.9, "two steps of training are reported as they are"
 

@@ -11,7 +11,7 @@ from browser import opened
 from toy_digits import CONCEPTS, SIZES, explain_digits, judge, toy_digits
 
 from iin_nb import embed, report, scores
-from iin_nb.core import DataError
+from iin_nb.core import DataError, HostError
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,19 @@ def page(written): return Page((written[0]/"report.html").read_text(encoding="ut
 
 # ---- what it says
 
+@pytest.mark.parametrize("flips, said", [
+    ((0.9, 0.001, 0.0), "What changes my net’s answer: the digit. What is ignored: the color and the residual."),
+    ((0.9, 0.1, 0.3), "What changes my net’s answer: the digit and the residual. What sometimes changes it: the color."),
+    ((0.2, 0.0, 0.0), "What sometimes changes my net’s answer: the digit. What is ignored: the color and the residual."),
+    ((0.0, 0.0, 0.0), "What does not change my net’s answer: the digit, the color and the residual."),
+])
+def test_the_headline_says_what_changes_the_answer(flips, said):
+    made = {"response": {k: {"flip_rate": v} for k, v in zip(("digit", "color", "residual"), flips, strict=True)}}
+    assert report.finding("my net", made) == said
+    judged = made | {"swap": {"digit": {"judge": 0.9}}}
+    assert "the class that a judge reads in my net’s picture" in report.finding("my net", judged) and report.finding("my net", {}) == ""
+
+
 def numbers(z_digit, z_color, mlp=None):
     "Scores with nothing but the probes."
     made = lambda d, c: {"digit": {"z": d}, "color": {"z": c}}   # noqa: E731
@@ -67,27 +80,28 @@ def numbers(z_digit, z_color, mlp=None):
 
 
 @pytest.mark.parametrize("digit, color, mlp, said", [
-    (0.99, -0.08, None, "What the digit classifier keeps: the digit. What it loses: the color."),
-    (0.99, 0.97, None, "What the digit classifier keeps: the digit and the color."),
-    (0.99, 0.2, None, "What the digit classifier keeps: the digit. What it barely keeps: the color."),
-    (0.6, 0.5, None, "What the digit classifier half keeps: the digit and the color."),
-    (0.1, -0.5, None, "What the digit classifier loses: the digit and the color."),
-    (0.99, -0.08, (0.9, 0.9), "What the digit classifier keeps: the digit and the color."),   # lost means that no probe finds it
+    (0.99, -0.08, None, "Its layer keeps the digit. It loses the color."),
+    (0.99, 0.97, None, "Its layer keeps the digit and the color."),
+    (0.99, 0.2, None, "Its layer keeps the digit. It barely keeps the color."),
+    (0.6, 0.5, None, "Its layer half keeps the digit and the color."),
+    (0.1, -0.5, None, "Its layer loses the digit and the color."),
+    (0.99, -0.08, (0.9, 0.9), "Its layer keeps the digit and the color."),   # lost means that no probe finds it
 ])
-def test_the_headline_follows_the_probes(digit, color, mlp, said):
-    assert report.finding("classifier", numbers(digit, color, mlp)) == said
+def test_the_second_line_follows_the_probes(digit, color, mlp, said):
+    assert report.kept(numbers(digit, color, mlp)) == said
 
 
 def test_what_only_the_concepts_block_shows_counts():
     "The block is a function of z: z knows no less."
     found = numbers(0.99, -0.08, None)
     found["probe"]["color"]["color"] = 0.2
-    assert report.finding("classifier", found).endswith("What it barely keeps: the color.")
+    assert report.kept(found).endswith("It barely keeps the color.")
 
 
 def test_the_page_says_what_was_found(page, written):
     text = " ".join(page.text)
-    assert "What the digit classifier keeps: the digit and the color." in text
+    assert "What changes the digit classifier’s answer: the digit. What is ignored: the color and the residual." in text
+    assert "Its layer keeps the digit and the color." in text and text.count("Model card") == 2 and "Words on this page" in text
     for must in ("Certificate holds for the classifier.", "Certificate holds for the autoencoder.", "400 held-out pictures",
                  "Seed 7, 12 s in all", "judge sees the right digit", "Esser, Rombach, Ommer", "MNIST"): assert must in text, must
     assert "nan" not in text.lower().split() and "None " not in text and "{" not in text
@@ -110,7 +124,7 @@ def test_a_certificate_that_fails_is_not_hidden(found):
 def test_a_lost_concept_reads_well():
     found = {"probe": {"color": {"z": -0.07, "color": -0.01, "residual": -0.2}}, "chance": {"color": 0.0}, "dims": {"color": 1}}
     line = report._concept_line(found, "color", "R²")
-    assert "no probe reads it from z (R² −0.070; chance is 0)" in line
+    assert "no probe reads it from z (R² ≤ 0; chance is 0)" in line
     found["probe"]["color"] = {"z": 0.97, "color": 0.95, "residual": 0.01}
     assert "R² 0.970 from z" in (line := report._concept_line(found, "color", "R²")) and "own block of 1 dimension " in line
 
@@ -192,6 +206,61 @@ def test_nothing_is_left_where_nothing_can_be_written(found, tmp_path):
 
 
 # ---- maps
+
+# ---- one's own
+
+def own_set(classes=None):
+    "The toy digits as somebody's own set, with a column of words and one of amounts."
+    images, _ = toy_digits()
+    words = images.table["class"].map(classes) if classes else images.table["class"]
+    return replace(images, table=images.table.assign(**{"class": words}), n_train=200, name="my digits")
+
+
+@pytest.mark.parametrize("outputs, read, figures", [
+    ("logits", None, {"response", "probe", "training"}), ("images", None, {"analogies", "probe", "training"}),
+    ("images", judge, {"response", "analogies", "probe", "training"})])
+def test_a_page_of_ones_own(outputs, read, figures, tmp_path):
+    path = report.page_of(explain_digits(outputs), own_set(), tmp_path/"mine.html", read)
+    made = Page(path.read_text(encoding="utf-8"))
+    text = " ".join(made.text)
+    assert made.asks == [] and figures <= set(made.ids) and not ({"response", "analogies"} - figures) & set(made.ids)
+    for must in ("Certificate holds for the toy digits.", "Model card", "200 inputs to learn from, 200 held out", "linear map: digit",
+                 "digit (10 classes: class), color (amount: r, g, b)", "Limits", "Words on this page",
+                 "Its layer keeps the digit and the color."): assert must in text, must
+    assert ("What changes" in text) == ("response" in figures) and "nan" not in text.lower().split() and "None" not in text
+
+
+def test_a_page_of_its_own_without_concepts(tmp_path):
+    expl = replace(explain_digits("logits", {"residual": 17}), concepts=())
+    text = " ".join(Page(report.page_of(expl, own_set(), tmp_path/"page.html").read_text(encoding="utf-8")).text)
+    assert "What changes toy digits’s answer: the residual." in text and "concepts: none" in text
+
+
+def test_figures_take_words_for_classes():
+    expl, images = explain_digits(), own_set(dict(enumerate("zero one two three four five six seven eight nine".split())))
+    expl.concepts = (replace(expl.concepts[0], classes=tuple(sorted(set(images.table["class"])))), expl.concepts[1])
+    rows = report._pick(images, 10, 0, "class")
+    assert images.table["class"].iloc[rows.numpy()].tolist() == sorted(set(images.table["class"]))
+    few = replace(images, table=images.table.assign(**{"class": [None, "a", "b", float("nan")] * 100}))
+    assert few.table["class"].iloc[report._pick(few, 6, 0, "class").numpy()].tolist()[:2] == ["a", "b"]
+    assert len(report.analogy_figure(expl, images).data)
+
+
+def test_analogies_of_answers_are_refused_in_words():
+    with pytest.raises(HostError, match="report.analogy_figure: expected a host that puts out pictures, got .* logits. Look at"):
+        report.analogy_figure(explain_digits("logits"), toy_digits()[0])
+
+
+def test_the_card_says_what_not_to_conclude(found):
+    expl, s, _ = found["classifier"]
+    row = lambda residual, digit, color: {"residual": residual, "digit": digit, "color": color, "z": 0.9}   # noqa: E731
+    weak = {**s, "probe": {"digit": row(0.6, 0.3, 0.1), "color": row(0, 0, 0.9)}, "response": {"residual": {"flip_rate": 0.4}},
+            "linear": {"digit": row(0.2, 0.9, 0.1), "color": row(0, 0, 0.2)}}
+    said = " ".join(report._limits(expl, weak))
+    for must in ("The digit block says little about the digit", "The digit is also read from another block (0.600)",
+                 "For the digit a linear map does as well", "The residual changes 40% of the answers"): assert must in said, must
+    assert "For the color" not in said and "certificate" not in said.lower()
+
 
 def test_stored_maps_are_used_where_they_fit():
     expl, images = explain_digits(), toy_digits()[0]

@@ -246,7 +246,12 @@ def sliders_page(panel: "FactorsPanel") -> str:
     if grid.probabilities is not None:
         views.append(Texts([answer_line(s, p) for p in grid.probabilities]))
         views.append(Moving(go.Figure(panel.bars), {0: {"y": grid.probabilities.numpy()}}))
-    lead = f"Input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}; each slider moves one factor of z̃ and nothing else."
+    first, kind = html.escape(s.names[0]), "picture" if painted else "answer"
+    clear = "a clean picture" if painted else "a clear answer"
+    lead = (f"Input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}; each slider moves one factor of z̃ and nothing else, from A "
+            f"to B. Try:<br>1. Drag <b>{first}</b> to B: the {kind} takes over B’s {first}; on the map of the residual the × stands still."
+            f"<br>2. Put it back and drag <b>residual</b> to B: the × moves there, and the {first} should stay."
+            f"<br>3. Stop half-way: what lies between two inputs is still {clear}, or it is not.")
     return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [views, *seen], certificate_line(s))
 
 
