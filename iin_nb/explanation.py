@@ -223,7 +223,7 @@ def explain(
     checked = encode_all(host, check, min(copies, 4), seed=seed + 1)
     layout = _layout(dims, latents, checked, read, seed)
     if recipe: flow, history = train_flow(latents, checked, read, layout, config, recipe, rho=rho, weight=weight)
-    else: flow, history = linear_flow(latents, read, layout, seed), History()
+    else: flow, history = linear_flow(latents, read, layout, config, seed), History()
     _warn_overfit(history)
     laws, certificate = _laws(flow, layout, latents, seed), certify(host, flow, images.held_out.images)
     made = _record(images, latents, read, recipe, copies=copies, rho=rho, weight=weight)

@@ -8,6 +8,7 @@ __all__ = ['RHO', 'CONTRAST', 'RECIPE', 'BATCH', 'gaussian_nll', 'pair_nll', 'co
 
 # %% ../nbs/13_objective.ipynb #59b0ddd9
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -149,9 +150,9 @@ def _closed(flow: Flow, latents: Latents, layout: Layout) -> Flow:
     return flow
 
 # %% ../nbs/13_objective.ipynb #e2cafb32
-def linear_flow(latents: Latents, concepts: tuple[Concept, ...], layout: Layout, seed: int = 0) -> Flow:
-    "The baseline of every T: its linear start, closed like T. Ridge directions of the concepts, in whitened latents; nothing is trained."
-    born = _newborn(latents, concepts, layout, FlowConfig(layout.total, n_blocks=1, seed=seed), seed, generator(seed))
+def linear_flow(latents: Latents, concepts: tuple[Concept, ...], layout: Layout, config: FlowConfig | None = None, seed: int = 0) -> Flow:
+    "The baseline of a T like `config`: its linear start, closed like T. Ridge directions of the concepts in whitened latents; no training."
+    born = _newborn(latents, concepts, layout, replace(config or FlowConfig(layout.total, seed=seed), n_blocks=1), seed, generator(seed))
     return _closed(born, latents, layout).eval()
 
 
