@@ -1,0 +1,114 @@
+"""What generation and linearization share: three autoencoders with their judges, and T by likelihood alone, each made once."""
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import experiment
+import torch
+from torch import Tensor, nn
+
+from iin_nb import data, fit, latents, scores, zoo
+from iin_nb.factors import Layout
+from iin_nb.flow import Flow, FlowConfig
+from iin_nb.hosts import Host
+from iin_nb.latents import Latents
+from iin_nb.objective import train_flow
+
+SECONDS = 3 if experiment.SMALL else 60   # of training for a T, on two cores
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")   # where its package dataset-fashion-mnist puts the idx files
+
+
+@dataclass(frozen=True)
+class Case:
+    "A host with its pictures: `images` to train on, `real` held out, a column of classes, and spaces to compare pictures in."
+    name: str
+    host: Host
+    images: data.ImageSet
+    held_out: data.ImageSet
+    column: str
+    spaces: tuple[scores.Space, ...]
+
+
+def module(name: str, make: Callable[[], nn.Module], rebuild: Callable[[dict], nn.Module]) -> nn.Module:
+    "A network trained once: `make()` trains it, `rebuild(weights)` puts it together again."
+    return rebuild(experiment.once(name, lambda: make().state_dict()))
+
+
+def _judge(weights: dict[str, Tensor]) -> zoo.Judge:
+    judge = zoo.Judge()
+    judge.load_state_dict(weights)
+    return judge.eval()
+
+
+def _shortened(recipe: fit.Recipe) -> fit.Recipe: return replace(recipe, n_steps=20, eval_every=10) if experiment.SMALL else recipe
+
+
+def _lite0() -> scores.Space:
+    "EfficientNet-Lite0's features, or random convolutions where it is not installed."
+    return scores.random_convolutions() if experiment.missing("efficientnet_lite_pytorch") else scores.lite0()
+
+
+def gray(name: str, images: data.ImageSet) -> Case:
+    "Host on the first 50,000 training pictures, judge on the other 10,000, the test set held out."
+    few = images.rows(0, 2000 if experiment.SMALL else 50_000)
+    recipe = _shortened(fit.Recipe(n_steps=2000, lr=2e-3, weight_decay=1e-3, eval_every=200))
+    sizes = {"channels": 1, "width": 24, "z_dim": 32}
+    model = module(f"{name}-gray-autoencoder", lambda: zoo.train("autoencoder", few, recipe, 128, **sizes)[0], zoo.Autoencoder.of)
+    others = images.rows(50_000, 60_000)
+    colored = replace(others, images=others.images.expand(-1, 3, -1, -1))   # the judge reads three channels
+    learned = _shortened(fit.Recipe(n_steps=700, lr=2e-3, weight_decay=1e-2, eval_every=70))
+    seen = scores.of_judge(module(f"{name}-gray-judge", lambda: zoo.train("judge", colored, learned)[0], _judge))
+    space = scores.Space(seen.name, lambda x: seen.read(x.expand(-1, 3, -1, -1)))
+    return Case(name, zoo.as_host("autoencoder", model, name), few, images.held_out, "class", (space, _lite0()))
+
+
+def celeba(folder: Path) -> Case:
+    "The autoencoder of faces, 128 dimensions; judged by face-api's net for age and gender, which knows none of it."
+    images = data.celeba(folder/"data")
+    model = module("celeba-autoencoder", lambda: zoo.train_host("autoencoder", images, width=24, z_dim=128).model, zoo.Autoencoder.of)
+    spaces = scores.Space("Fréchet-judge", zoo.face_judge(folder/"weights/face_api").features), _lite0()
+    return Case("celeba", zoo.as_host("autoencoder", model, "celeba"), images.train, images.held_out, "Male", spaces)
+
+
+def case(name: str) -> Case:
+    "'mnist', 'fashion-mnist' or 'celeba'."
+    folder = experiment.folder()
+    if name == "celeba": return celeba(folder)
+    if name == "mnist": return gray(name, data.mnist(folder/"data"))
+    return gray(name, data.fashion_mnist(next((p for p in (folder/"data"/name, DEBIAN) if p.exists()), None)))
+
+
+def encoded(host: Host, images: data.ImageSet) -> tuple[Latents, Latents]:
+    "Latents to learn from (what can be mirrored, twice), and the last 6 %, to stop by."
+    found, n = latents.encode(host, images, copies=2), len(images)
+    cut = n - max(1, round(0.06 * n))
+    learn = torch.cat([torch.arange(cut) + n * i for i in range(len(found) // n)])   # a picture's mirror image stays on its side
+    return tuple(Latents(found.mean[r], found.std[r], found.table.iloc[r.numpy()].reset_index(drop=True)) for r in (learn, torch.arange(cut, n)))
+
+
+RECIPES = {   # of T, and half the batch
+    "our T": (fit.Recipe(n_steps=10**6, lr=4e-3, weight_decay=1e-2, eval_every=25, max_seconds=SECONDS), 512),
+    "published T": (fit.Recipe(n_steps=10**6, lr=1.1e-4, weight_decay=0, betas=(0.5, 0.9), schedule="constant", eval_every=100,
+                               max_seconds=SECONDS), 13)}
+
+
+def _config(kind: str, dim: int, seed: int) -> FlowConfig:
+    return FlowConfig(dim, n_blocks=8, hidden=max(128, 2 * dim), seed=seed) if kind == "our T" else FlowConfig.published(dim, seed=seed)
+
+
+def trained(name: str, kind: str, seed: int, learn: Latents, check: Latents) -> tuple[Flow, dict[str, float]]:
+    "T by likelihood alone, on draws from posteriors, without a pair; and its steps, seconds and held-out nats a sample."
+    config = _config(kind, learn.mean.shape[1], seed)
+
+    def make() -> dict[str, Tensor]:
+        recipe, batch = RECIPES[kind]
+        layout = Layout(("residual",), (config.dim,))
+        T, history = train_flow(learn, check, (), layout, config, replace(recipe, seed=seed), batch, weight=0)
+        return T.state_dict() | {"said": torch.tensor([history.rows[-1]["step"], history.seconds, history.best / 2])}
+
+    weights = experiment.once(f"generation-{name}-{kind.replace(' ', '-')}-{seed}", make)
+    steps, seconds, nll = weights.pop("said").tolist()
+    T = Flow(config)
+    T.load_state_dict(weights)
+    return T.eval(), {"steps": int(steps), "seconds": round(seconds), "nats": round(nll, 2) if math.isfinite(nll) else nll}
