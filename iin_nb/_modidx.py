@@ -906,6 +906,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'iin_nb.flow.convolutions': ('flow.html#convolutions', 'iin_nb/flow.py'),
                              'iin_nb.flow.held_out_nats': ('flow.html#held_out_nats', 'iin_nb/flow.py'),
                              'iin_nb.flow.mlp': ('flow.html#mlp', 'iin_nb/flow.py'),
+                             'iin_nb.flow.shrunk': ('flow.html#shrunk', 'iin_nb/flow.py'),
                              'iin_nb.flow.try_leads': ('flow.html#try_leads', 'iin_nb/flow.py'),
                              'iin_nb.flow.varying': ('flow.html#varying', 'iin_nb/flow.py'),
                              'iin_nb.flow.whitening': ('flow.html#whitening', 'iin_nb/flow.py')},

@@ -435,13 +435,29 @@ def test_leading_directions_lead_and_the_others_are_rescaled():
     values = torch.linalg.eigvalsh(z.T.cov().double())
     assert f.n_rest == 24 and f.modelled_share == pytest.approx(float(values[-6:].sum() / values.sum()), abs=1e-3)
     assert f"6 leading directions ({f.modelled_share:.0%} of the variance)" in repr(f)
-    kept = values[:24] > flow.FLOOR * values.mean()
-    torch.testing.assert_close(y.std(0)[:24][kept], torch.ones(int(kept.sum())), atol=1e-2, rtol=0)
-    assert (y.std(0)[:24][~kept] < 1).all() and 0 < kept.sum() < 24   # what is narrower than the floor stays narrow
+    expected = (values[:24] / flow.shrunk(values[:24], 4000)).sqrt().float()
+    torch.testing.assert_close(y.std(0)[:24], expected, atol=1e-2, rtol=0)
     torch.testing.assert_close(y[:, 24:].T.cov(), torch.eye(6), atol=1e-2, rtol=0)
     q = f.front[0].rotation
     torch.testing.assert_close(q.T @ q, torch.eye(30), atol=1e-5, rtol=0)
     assert Flow(FlowConfig(8)).modelled_share == 1.0
+
+
+@pytest.mark.parametrize("n, near", [(100_000, 0.0), (30, 1.0)])
+def test_variances_are_drawn_towards_their_mean_where_samples_are_few(n, near):
+    values = torch.linspace(0.9, 1.1, 30).double() if n == 30 else torch.linspace(0.1, 2, 30).double()
+    drawn = flow.shrunk(values, n)
+    assert drawn.mean() == pytest.approx(float(values.mean())) and (drawn.diff() >= 0).all()
+    torch.testing.assert_close(drawn, torch.lerp(values, values.mean(), torch.tensor(near).double()), atol=2e-3, rtol=0)
+    for odd in (torch.zeros(3), torch.ones(4), torch.ones(1), torch.ones(0)): assert torch.isfinite(flow.shrunk(odd, 10)).all()
+
+
+def test_the_rest_is_as_likely_as_it_was_found():
+    "Of isotropic data, fewer samples than dimensions: held-out nats near the truth, not thousands."
+    z, other = (torch.randn(n, 200, generator=torch.Generator().manual_seed(n)) for n in (150, 300))
+    f = Flow(FlowConfig(200, n_blocks=2, hidden=8, lead=4)).init_from(z)
+    y, logdet = f(other)
+    assert abs((0.5 * (y.square().sum(1) - other.square().sum(1)) - logdet).mean()) < 30
 
 
 def test_couplings_reach_the_leading_directions_only():
