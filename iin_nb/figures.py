@@ -15,7 +15,7 @@ import os
 import shutil
 import textwrap
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -341,11 +341,13 @@ def points(
 def _name(names: Sequence[str] | None, c: int) -> str: return "unlabelled" if c < 0 else str(names[c]) if names is not None else str(c)
 
 
-def class_labels(coords: np.ndarray, classes: np.ndarray, names: Sequence[str] | None = None, apart: float = 0.06) -> go.Scatter:
+def class_labels(coords: np.ndarray, classes: np.ndarray, names: Sequence[str] | None = None, apart: float = 0.06,
+                 frame: tuple[float, float] = (520, 400)) -> go.Scatter:
     """The name of every class at the point of that class nearest to the class's median: inside its points, not between two clumps.
 
-    Classes whose places are nearer than `apart` of the map share a label, left to right; where more than three would, or where most of
-    the points around are of other classes, there is none. Near a border the name stands on the inner side of its place."""
+    Classes whose places are nearer than `apart` of the map share a label, left to right; where more than three would, where points of
+    other classes are mixed in, or where a clearer label stands, there is none. On a small heap the name stands beside it, where no ×
+    hides it, and near a border of the `frame` (width and height in pixels) on the inner side."""
     xy, classes = np.asarray(coords, dtype=np.float32), np.asarray(classes)
     present = sorted({int(c) for c in classes} - {-1})
     middles = [np.abs(xy - np.median(xy[classes == c], 0)) + np.where(classes == c, 0, np.inf)[:, None] for c in present]
@@ -353,27 +355,45 @@ def class_labels(coords: np.ndarray, classes: np.ndarray, names: Sequence[str] |
     near = (np.abs(spots[:, None] - spots) <= apart * (np.ptp(xy, 0) + 1e-12)).all(2) if present else np.zeros((0, 0), bool)
     for _ in present: near = near @ near   # neighbours of neighbours belong together
     groups = sorted(g for g in {tuple(row.nonzero()[0].tolist()) for row in near} if len(g) <= 3)
-    groups = [g for g in groups if _own(xy, classes, spots[list(g)].mean(0), [present[i] for i in g])]
-    at = np.array([spots[list(g)].mean(0) for g in groups]).reshape(-1, 2)
-    text = [f"<b>{', '.join(_name(names, present[i]) for i in sorted(g, key=lambda i: spots[i, 0]))}</b>" for g in groups]
-    return go.Scatter(x=at[:, 0], y=at[:, 1], mode="text", text=text, textfont=dict(size=16), hoverinfo="skip", showlegend=False,
-                      textposition=[_inward(xy, place) for place in at])
+    pure = {g: _purity(xy, classes, spots[list(g)].mean(0), [present[i] for i in g]) for g in groups}
+    made, boxes = [], []
+    for g in sorted((g for g in groups if pure[g] >= 0.5), key=lambda g: -pure[g]):   # the clearest first
+        text = ", ".join(_name(names, present[i]) for i in sorted(g, key=lambda i: spots[i, 0]))
+        own = xy[np.isin(classes, [present[i] for i in g])]
+        for x, y, position, box in _beside(xy, own, spots[list(g)].mean(0), 10 * len(text), frame):
+            if any((np.abs(box[:2] - b[:2]) < (box[2:] + b[2:]) / 2).all() for b in boxes): continue
+            made.append((x, y, f"<b>{text}</b>", position))
+            boxes.append(box)
+            break
+    x, y, text, position = zip(*made, strict=True) if made else ((),) * 4
+    return go.Scatter(x=x, y=y, mode="text", text=text, textfont=dict(size=16), hoverinfo="skip", showlegend=False, textposition=position)
 
 
-def _own(xy: np.ndarray, classes: np.ndarray, at: np.ndarray, of: Sequence[int]) -> bool:
-    "Whether at least half of the labelled points around a place are of these classes."
+def _purity(xy: np.ndarray, classes: np.ndarray, at: np.ndarray, of: Sequence[int]) -> float:
+    "How far the labelled points around a place are of these classes: from 0, as many as everywhere, to 1, all."
     known = np.flatnonzero(classes >= 0)
-    apart = (np.abs(xy[known] - at) / (np.ptp(xy, 0) + 1e-12)).max(1)
     own = np.isin(classes[known], of)
+    if own.all(): return float(len(of) == 1)
+    apart = (np.abs(xy[known] - at) / (np.ptp(xy, 0) + 1e-12)).max(1)
     around = np.argsort(apart, kind="stable")[:max(1, min(len(known) // 50, own.sum()))]
-    return bool(own[around].mean() >= 0.5)
+    return float((own[around].mean() - own.mean()) / (1 - own.mean()))
 
 
-def _inward(xy: np.ndarray, at: np.ndarray, border: float = 0.12) -> str:
-    "Where the name of a place stands: beside it, away from a border that is near."
-    x, y = (at - xy.min(0)) / (np.ptp(xy, 0) + 1e-12)
-    return f"{'top' if y < border else 'bottom' if y > 1 - border else 'middle'} " \
-           f"{'right' if x < border else 'left' if x > 1 - border else 'center'}"
+def _beside(xy: np.ndarray, own: np.ndarray, at: np.ndarray, width: float, frame: tuple[float, float],
+            height: float = 16) -> Iterator[tuple[float, float, str, np.ndarray]]:
+    "Where a name of `width` pixels can stand: x, y, plotly's word for the side, and its box (middle, size) in pixels."
+    low, wide = xy.min(0), (np.ptp(xy, 0) + 1e-12) / frame   # map units a pixel
+    heap = own[(np.abs(own - at) <= 0.08 * np.ptp(xy, 0)).all(1)]
+    small = len(heap) >= max(5, 0.8 * len(own))   # a × in it would hide the name
+    x, y = (at - low) / wide
+    side = 1 if x < width / 2 else -1 if x > frame[0] - width / 2 else 0
+    places = [(at[1], 1 if y < height / 2 else -1 if y > frame[1] - height / 2 else 0)]
+    if small: places = [(np.quantile(heap[:, 1], 0.95), 1), (np.quantile(heap[:, 1], 0.05), -1)]   # over it, or under it
+    for level, up in places:
+        y = (level - low[1]) / wide[1] + up * height / 2
+        word = f"{('middle', 'top', 'bottom')[up]} {('center', 'right', 'left')[side]}"
+        inside = height / 2 <= y <= frame[1] - height / 2 or not small
+        if inside: yield float(at[0]), float(level), word, np.array([x + side * width / 2, y, width, height])
 
 # %% ../nbs/40_figures.ipynb #69c06685
 def here(xy: Sequence[float]) -> go.Scatter:
@@ -414,7 +434,7 @@ def embedding(
     xy, n = np.asarray(coords, dtype=np.float32), len(coords)
     if n and xy.shape[1:] == (1,): return _lanes(xy[:, 0], classes, colors, title, what, names, width)
     traces = [points(xy, classes, colors, names=names)]
-    if classes is not None and colors is None: traces.append(class_labels(xy, classes, names))
+    if classes is not None and colors is None: traces.append(class_labels(xy, classes, names, frame=(width - 30, height - 80)))
     return _map([*traces, *([here(mark)] if mark is not None else [])], n, title, what, "", width, height)
 
 
@@ -447,7 +467,7 @@ def factor_axes(
     "Two factors against each other, a 1-D embedding each: independent factors make a filled rectangle, classes make stripes."
     xy = np.stack([np.ravel(x), np.ravel(y)], 1)
     traces = [points(xy, classes, colors, names=names)]
-    if classes is not None and colors is None: traces.append(class_labels(xy, classes, names))
+    if classes is not None and colors is None: traces.append(class_labels(xy, classes, names, frame=(width - 30, height - 80)))
     return _map([*traces, *([here(mark)] if mark is not None else [])], len(xy), title, what, "", width, height, x_name, y_name)
 
 
@@ -472,7 +492,8 @@ def walk_map(
     steps = dict(customdata=np.arange(len(path)), hovertemplate="step %{customdata}<extra></extra>")
     walk = [go.Scatter(mode="lines", line=dict(color=GRAY, width=0.8), hoverinfo="skip", **look),
             go.Scatter(mode="markers", marker=crosses, **steps, **look)]
-    ground, labels = points(coords, classes, size=4, opacity=0.35, names=names), class_labels(coords, classes, names)
+    ground = points(coords, classes, size=4, opacity=0.35, names=names)
+    labels = class_labels(coords, classes, names, frame=(width - 30, height - 80))
     note = f"{len(path) - 1:,} steps from ○ to ×, the newest strongest"
     return _map([ground, *walk, _start(path[0]), here(path[-1]), labels], len(coords), title, what, note, width, height)
 

@@ -617,9 +617,9 @@ def page_of(
     numbers = (_response_table(found) if "response" in found else "") + (_probe_table(found, units) if units else "") + _size_table(found)
     section = f'<section><h2 id="model">The model</h2>{drawn}<h3>The numbers</h3>{numbers}{card(expl, found, images)}</section>'
     named = _listed([*units, "a residual for the rest"])
-    lead = (f"{html.escape(name)} was asked about {len(held):,} held-out inputs of {html.escape(images.name)}. An invertible network T "
-            f"translates its hidden vector z into factors: {html.escape(named)}. Because T has an exact inverse, every factor can be "
-            "changed alone and looked at through the network itself.")
-    top = f"<h1>{headline(name, found)}</h1><p>{lead}</p>{_certificates({name: (expl, None, None)})}"
+    lead = (f"The model <b>{html.escape(name)}</b> was asked about {len(held):,} held-out inputs of {html.escape(images.name)}. An "
+            f"invertible network T translates its hidden vector z into factors: {html.escape(named)}. Because T has an exact inverse, "
+            "every factor can be changed alone and looked at through the network itself.")
+    top = f"<h1>{headline('the model', found)}</h1><p>{lead}</p>{_certificates({'model': (expl, None, None)})}"
     with whole_file(Path(path)) as part: part.write_text(page({"model": section}, top, title=f"iin_nb: {name}"), encoding="utf-8")
     return Path(path)

@@ -224,7 +224,7 @@ def test_a_page_of_ones_own(outputs, read, figures, tmp_path):
     made = Page(path.read_text(encoding="utf-8"))
     text = " ".join(made.text)
     assert made.asks == [] and figures <= set(made.ids) and not ({"response", "analogies"} - figures) & set(made.ids)
-    for must in ("Certificate holds for the toy digits.", "Model card", "200 inputs to learn from, 200 held out", "linear map: digit",
+    for must in ("Certificate holds for the model.", "Model card", "200 inputs to learn from, 200 held out", "linear map: digit",
                  "digit (10 classes: class), color (amount: r, g, b)", "Limits", "Words on this page",
                  "Its layer keeps the digit and the color."): assert must in text, must
     assert ("What changes" in text) == ("response" in figures) and "nan" not in text.lower().split() and "None" not in text
@@ -233,7 +233,7 @@ def test_a_page_of_ones_own(outputs, read, figures, tmp_path):
 def test_a_page_of_its_own_without_concepts(tmp_path):
     expl = replace(explain_digits("logits", {"residual": 17}), concepts=())
     text = " ".join(Page(report.page_of(expl, own_set(), tmp_path/"page.html").read_text(encoding="utf-8")).text)
-    assert "What changes toy digits’s answer: the residual." in text and "concepts: none" in text
+    assert "What changes the model’s answer: the residual." in text and "concepts: none" in text
 
 
 def test_figures_take_words_for_classes():
