@@ -152,8 +152,8 @@ def _closed(flow: Flow, latents: Latents, layout: Layout) -> Flow:
 # %% ../nbs/13_objective.ipynb #e2cafb32
 def linear_flow(latents: Latents, concepts: tuple[Concept, ...], layout: Layout, config: FlowConfig | None = None, seed: int = 0) -> Flow:
     "The baseline of a T like `config`: its linear start, closed like T. Ridge directions of the concepts in whitened latents; no training."
-    born = _newborn(latents, concepts, layout, replace(config or FlowConfig(layout.total, seed=seed), n_blocks=1), seed, generator(seed))
-    return _closed(born, latents, layout).eval()
+    config = replace(config or FlowConfig(layout.total, seed=seed), n_blocks=1, linear=True)
+    return _closed(_newborn(latents, concepts, layout, config, seed, generator(seed)), latents, layout).eval()
 
 
 def train_flow(

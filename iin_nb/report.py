@@ -24,8 +24,9 @@ from . import edit, embed, figures, scores
 from .core import HostError, generator, whole_file
 from .data import ImageSet
 from .explanation import Explanation
-from .factors import PUBLISHED_DIMS, Factors, linear_start, varying
+from .factors import PUBLISHED_DIMS, Factors
 from .latents import encode as encode_all
+from .objective import linear_flow
 from .response import answer_names, answers, class_logits, every_answer, sobol
 
 # %% ../nbs/50_report.ipynb #31d723c2
@@ -415,13 +416,10 @@ def linear_probes(expl: Explanation, images: ImageSet, seed: int = 0) -> dict[st
     "{concept: {block: score}} of linear probes of T's linear start, which is fitted to `images.train`; {} without training rows."
     train, held = images.train, images.held_out
     if not expl.concepts or len(train) < 8: return {}
-    known, names = encode_all(expl.host, train), expl.layout.names
-    rows = torch.randperm(len(known), generator=generator(seed))[:4000]
-    z, seen = known.sample(rows, generator(seed)), encode_all(expl.host, held).mean
-    live = varying(z)
-    way = linear_start(z, expl.concepts, known.table.iloc[rows.numpy()], expl.layout, seed, live)
-    parts = ((seen[:, live] - z[:, live].mean(0)) @ way).split([way.shape[1] - sum(expl.layout.sizes[1:]), *expl.layout.sizes[1:]], 1)
-    return scores.probes(expl, dict(zip(names, parts, strict=True)), seen, held.table)
+    line = linear_flow(encode_all(expl.host, train), expl.concepts, expl.layout, expl.flow.config, seed)
+    z = encode_all(expl.host, held).mean
+    with torch.no_grad(): f = expl.layout.split(line(z)[0])
+    return scores.probes(expl, f, z, held.table)
 
 
 def _limits(expl: Explanation, found: dict) -> list[str]:
