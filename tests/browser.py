@@ -97,7 +97,9 @@ def run_all(page, address, name, ready, timeout=90_000, dark=False):
         page.wait_for_function(f"document.body.dataset.jpThemeName === '{theme}'", timeout=timeout)
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=timeout)
     page.wait_for_function("""() => {   // a cell that runs before the page listens has widgets that nobody hears of
-        const session = window.jupyterapp.shell.currentWidget?.sessionContext, kernel = session?.session?.kernel;
+        const shell = window.jupyterapp.shell, book = [...shell.widgets('main')].find(w => w.sessionContext);
+        if (book && shell.currentWidget !== book) shell.activateById(book.id);   // the launcher may have come after it
+        const session = book?.sessionContext, kernel = session?.session?.kernel;
         return session?.isReady && kernel?.connectionStatus === 'connected' && kernel.status === 'idle'; }""", timeout=timeout)
     page.wait_for_timeout(1500)
     page.add_style_tag(content=".Toastify {display: none}")

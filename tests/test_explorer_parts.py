@@ -226,6 +226,11 @@ def test_answers_that_no_column_agrees_with_have_numbers(data):
     assert "iin-wrong" not in browse.sheet.value and "answer before: <b>class" in explorers.response(*data).says.value
 
 
+def test_a_host_that_answers_needs_no_reader():
+    expl, images = answering((2, 0, 1))
+    assert P.Scene.of(expl, images, read=lambda y: 1 / 0).named.names == ("c", "a", "b")
+
+
 def test_contact_sheets():
     x = np.linspace(-1, 1, 3 * 3 * 4 * 4).reshape(3, 3, 4, 4).astype(np.float32)
     made = P.contact_sheet(x, ["<a>", "b", "c"], [False, True, False])

@@ -139,9 +139,10 @@ class Scene:
     @cached_property
     def named(self) -> AnswerNames | None:
         "What the answers are called: after a concept that they agree with on these inputs, or by numbers; None where nobody answers."
-        if self.read is None and self.expl.host.outputs != "logits": return None
-        rows = torch.randperm(len(self.z), generator=generator(0))[:200 if self.read else MAX_POINTS]
-        logits = class_logits(self.expl, self.encoded[rows], self.read)
+        read = None if self.expl.host.outputs == "logits" else self.read
+        if read is None and self.expl.host.outputs != "logits": return None
+        rows = torch.randperm(len(self.z), generator=generator(0))[:200 if read else MAX_POINTS]
+        logits = class_logits(self.expl, self.encoded[rows], read)
         known = [c for c in self.expl.concepts if not c.continuous and c.name in self.labels]
         columns = {c.name: (self.labels[c.name][rows.numpy()], c.classes) for c in known}
         return name_answers(logits.argmax(1).numpy(), logits.shape[1], columns)
