@@ -416,7 +416,9 @@ def test_round_trip_is_exact(expl, host, tmp_path):
 
 @pytest.mark.parametrize("config", [
     FlowConfig(6, n_blocks=1, hidden=4, linear=False), FlowConfig(6, n_blocks=1, hidden=4, joint=False, depth=0, zero=False),
-    FlowConfig(6, n_blocks=3, hidden=5, depth=2, activation="leaky_relu", seed=9)])
+    FlowConfig(6, n_blocks=3, hidden=5, depth=2, activation="leaky_relu", seed=9), FlowConfig(6, n_blocks=2, hidden=4, lead=4),
+    FlowConfig(6, n_blocks=2, hidden=4, shape=(3, 1, 2)),
+    FlowConfig(6, n_blocks=1, hidden=4, depth=0, joint=False, shape=(6, 1, 1))], ids=str)
 def test_every_shape_of_flow_comes_back(host, tmp_path, config):
     made = explain(host, small(), SPEC, config=config, recipe=BRIEF)
     made.save(tmp_path / "x")
@@ -434,6 +436,15 @@ def test_dead_units_and_double_flows_come_back(tmp_path):
     again = load(tmp_path / "double", host)
     assert next(again.flow.parameters()).dtype == torch.float64
     same_tensors(explanation._tensors(made), explanation._tensors(again))
+
+
+def test_explanations_from_before_large_latents_load(expl, host, tmp_path):
+    expl.save(tmp_path / "x")
+    def as_it_was(said):
+        del said["flow"]["lead"], said["flow"]["shape"]
+
+    change(tmp_path / "x", as_it_was)
+    same_tensors(explanation._tensors(expl), explanation._tensors(load(tmp_path / "x", host)))
 
 
 def test_class_labels_keep_their_type(host, tmp_path):
@@ -611,7 +622,9 @@ def test_missing_keys_and_wrong_types(folder, host, key, value):
     {"n_blocks": 10**9}, {"depth": 10**9}, {"hidden": 10**7}, {"dim": 10**7}, {"dim": 5}, {"context_dim": 10**6}, {"n_blocks": 0},
     {"n_blocks": -2}, {"n_blocks": 2.0}, {"n_blocks": "2"}, {"n_blocks": True}, {"hidden": None}, {"dim": 64.5}, {"joint": False},
     {"linear": False}, {"dead": [1]}, {"dead": list(range(1000))}, {"dead": ["x"]}, {"activation": "relu6"},
-    {"activation": "__import__('os').system('true')"}, {"seed": 2**80}, {"seed": "0"}, {"extra": 1}, {"n_blocks": 1, "depth": 6}], ids=str)
+    {"activation": "__import__('os').system('true')"}, {"seed": 2**80}, {"seed": "0"}, {"extra": 1}, {"n_blocks": 1, "depth": 6},
+    {"lead": 4}, {"lead": 10**9}, {"lead": -2}, {"lead": "4"}, {"lead": True}, {"shape": [3, 1, 2]}, {"shape": [6, 1, 1]}, {"shape": 6},
+    {"shape": [-3, -1, 2]}, {"shape": ["3", 1, 2]}, {"shape": [10**9, 1, 1]}], ids=str)
 def test_descriptions_of_another_flow(folder, host, edit):
     change(folder, lambda said: said["flow"].update(edit))
     with pytest.raises(DataError, match="explanation.load"): load(folder, host)

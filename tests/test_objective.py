@@ -239,6 +239,17 @@ def test_dead_units_pass(read, linear):
         train_flow(*sets, read, Layout.of({"kind": 8, "number": 1}, 10), config, Recipe(n_steps=2, eval_every=1))
 
 
+def test_leading_directions_start_linear_and_end_closed(read):
+    sets, recipe = (made(), made(300, seed=1)), Recipe(n_steps=2, lr=1e-9, eval_every=1)
+    flow, _ = train_flow(*sets, read, Layout.of({"kind": 3, "number": 1}, 8), FlowConfig(8, n_blocks=1, hidden=8, lead=6), recipe)
+    with torch.no_grad(): z_tilde = flow(sets[0].mean)[0]
+    r, q = z_tilde[:, :4] - z_tilde[:, :4].mean(0), z_tilde[:, 4:] - z_tilde[:, 4:].mean(0)
+    assert flow.n_rest == 2 and (r.T @ q / len(q)).abs().max() < 0.05, "the rest too is cleared of what the blocks say linearly"
+    torch.testing.assert_close(flow.inverse(z_tilde)[0], sets[0].mean, atol=1e-3, rtol=1e-3)
+    with pytest.raises(DataError, match="room for 5 constant or only rescaled dimensions in the residual, got 4 of 8"):
+        train_flow(*sets, read, Layout.of({"kind": 3, "number": 1}, 8), FlowConfig(8, n_blocks=1, hidden=8, lead=3), recipe)
+
+
 def test_a_posterior_of_a_constant_mean_is_no_dead_unit(read):
     "A collapsed unit of a variational host: the mean never moves, samples do."
     def collapsed(l): return latents.Latents(torch.cat([l.mean, torch.zeros(len(l), 1)], 1), torch.ones(len(l), 9), l.table)
