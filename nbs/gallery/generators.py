@@ -68,7 +68,8 @@ def gray(name: str, images: data.ImageSet) -> Case:
 def celeba(folder: Path) -> Case:
     "The autoencoder of faces, 128 dimensions; judged by face-api's net for age and gender, which knows none of it."
     images = data.celeba(folder/"data")
-    model = module("celeba-autoencoder", lambda: zoo.train_host("autoencoder", images, width=24, z_dim=128).model, zoo.Autoencoder.of)
+    recipe, sizes = _shortened(zoo.RECIPES["photographs"]), {"channels": 3, "side": 64, "width": 24, "z_dim": 128}
+    model = module("celeba-autoencoder", lambda: zoo.train("autoencoder", images, recipe, 64, **sizes)[0], zoo.Autoencoder.of)
     spaces = scores.Space("Fréchet-judge", zoo.face_judge(folder/"weights/face_api").features), _lite0()
     return Case("celeba", zoo.as_host("autoencoder", model, "celeba"), images.train, images.held_out, "Male", spaces)
 
