@@ -140,7 +140,9 @@ class Linear(nn.Module):
         return (x - self.mean) @ self.weight, self._logdet(x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return torch.linalg.solve(self.weight, y, left=False) + self.mean, -self._logdet(y)
+        exact = torch.float64 if y.device.type != "mps" else y.dtype   # a whitening's condition of 1,000 would cost three digits of a float32
+        x = torch.linalg.solve(self.weight.to(exact), y.to(exact), left=False)
+        return x.to(y.dtype) + self.mean, -self._logdet(y)
 
     def extra_repr(self) -> str: return f"dim={len(self.mean)}"
 
