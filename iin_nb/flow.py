@@ -140,7 +140,7 @@ class Linear(nn.Module):
         return (x - self.mean) @ self.weight, self._logdet(x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        exact = torch.float64 if y.device.type != "mps" else y.dtype   # a whitening's condition of 1,000 would cost three digits of a float32
+        exact = torch.float64 if y.device.type != "mps" else y.dtype   # a whitening's condition of 1,000 would cost three digits
         x = torch.linalg.solve(self.weight.to(exact), y.to(exact), left=False)
         return x.to(y.dtype) + self.mean, -self._logdet(y)
 
