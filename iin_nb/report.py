@@ -23,10 +23,9 @@ from torch import Tensor
 from . import edit, embed, figures, scores
 from .core import HostError, generator, whole_file
 from .data import ImageSet
-from .explanation import Explanation
+from .explanation import Explanation, baseline
 from .factors import PUBLISHED_DIMS, Factors
 from .latents import encode as encode_all
-from .objective import linear_flow
 from .response import answer_names, answers, class_logits, every_answer, sobol
 
 # %% ../nbs/50_report.ipynb #31d723c2
@@ -333,6 +332,16 @@ READ = {
 UNITS = {True: "R²", False: "accuracy"}   # of a probe, by whether the concept is continuous
 
 
+def _probe_figure(found: dict, units: dict[str, str], below: str) -> go.Figure:
+    "What linear probes read from each block. How far below 0 an R² is says nothing: drawn at −0.1; many panels get shorter labels."
+    drawn = {c: {b: max(v, -0.1) for b, v in row.items()} for c, row in found["probe"].items()}
+    fig = figures.probe_matrix(drawn, found["chance"], units, below=below)
+    if len(units) < 3: return fig
+    fig.for_each_xaxis(lambda axis: axis.title.update(text=axis.title.text.replace(": ", "<br>", 1).replace("dashed: ", "")))
+    fig.update_layout(height=fig.layout.height + 20, margin_b=(fig.layout.margin.b or 60) + 20)
+    return fig.update_xaxes(tickvals=[0, 0.5, 1], tickangle=0)
+
+
 def own_figures(expl: Explanation, found: dict, images: ImageSet, read: Callable | None = None, seed: int = 0) -> dict[str, go.Figure]:
     "The figures that any explanation has, by name, the telling ones first."
     parts, row, column = {}, int(_pick(images, 1, seed + 7)[0]), _class_column(expl, images)
@@ -343,7 +352,7 @@ def own_figures(expl: Explanation, found: dict, images: ImageSet, read: Callable
     if expl.host.outputs == "images": parts["analogies"] = analogy_figure(expl, images, seed)
     below = ", ".join(f"{k} {d}" for k, d in expl.layout.dims.items()) + f" of {expl.layout.total} dimensions"
     units = {c.name: UNITS[c.continuous] for c in expl.concepts}
-    if units: parts["probe"] = figures.probe_matrix(found["probe"], found["chance"], units, below=f"linear probes; {below}")
+    if units: parts["probe"] = _probe_figure(found, units, f"linear probes; {below}")
     curve = expl.history.frame()
     if len(curve): parts["training"] = figures.training_curve(curve, expl.history.unit, expl.history.best_step, title="Training T")
     return parts
@@ -416,7 +425,7 @@ def linear_probes(expl: Explanation, images: ImageSet, seed: int = 0) -> dict[st
     "{concept: {block: score}} of linear probes of T's linear start, which is fitted to `images.train`; {} without training rows."
     train, held = images.train, images.held_out
     if not expl.concepts or len(train) < 8: return {}
-    line = linear_flow(encode_all(expl.host, train), expl.concepts, expl.layout, expl.flow.config, seed)
+    line = baseline(expl, encode_all(expl.host, train), seed)
     z = encode_all(expl.host, held).mean
     with torch.no_grad(): f = expl.layout.split(line(z)[0])
     return scores.probes(expl, f, z, held.table)

@@ -122,6 +122,102 @@ def test_host_is_left_as_found(snapshot):
     was.check()
 
 
+# ---- wide layers
+
+class Wide(Tiny):
+    "As `Tiny`, through a vector of 300, tanh of random sums."
+
+    def __init__(self, width=300):
+        nn.Module.__init__(self)
+        torch.manual_seed(5)
+        self.body, self.head = nn.Sequential(nn.Flatten(), nn.Linear(192, width), nn.Tanh()), nn.Linear(width, 3)
+
+
+@pytest.fixture(scope="module")
+def wide(): return hosts.tap(Wide(), "body", small().images[:4])
+
+
+def test_a_wide_layer_explains_itself(wide, capsys, monkeypatch, tmp_path):
+    tried = []
+    monkeypatch.setattr(explanation, "SHORT", replace(explanation.SHORT, n_steps=8, eval_every=4))
+    monkeypatch.setattr(explanation, "try_leads", lambda z, check, leads, recipe: tried.extend(leads) or TRY(z, check, leads, recipe))
+    made = explain(wide, small(200), SPEC, recipe=BRIEF)
+    lead, said = made.flow.config.lead, capsys.readouterr().out
+    assert tried[0] == 16 and max(tried) <= 200 * 0.75 // 4 and lead in tried and made.flow.n_rest == 300 - lead
+    assert f"T bends the {lead} leading directions" in said and f"{made.flow.modelled_share:.0%} of the variance" in said
+    assert len(said.strip().splitlines()) == 1 and set(made.recipe["nats_by_lead"]) == set(map(str, tried))
+    assert made.certificate.holds and made.layout.total == 300 and made.layout.dims["shape"] == 2 and made.layout.dims["light"] == 1
+    assert "leading directions only" in made.history.unit
+    made.save(tmp_path/"wide.iin")
+    same_tensors(explanation._tensors(load(tmp_path/"wide.iin", wide)), explanation._tensors(made))
+    same_tensors(explanation._tensors(explain(wide, small(200), SPEC, recipe=BRIEF)), explanation._tensors(made))
+
+
+TRY = explanation.try_leads
+
+
+@pytest.mark.parametrize("n", (16, 60))
+def test_few_samples_lead_few_directions(wide, n, capsys, monkeypatch):
+    monkeypatch.setattr(explanation, "try_leads", lambda *a, **kw: pytest.fail("there is nothing to choose"))
+    made = explain(wide, small(n), ["light"], recipe=BRIEF)
+    assert 2 <= made.flow.config.lead <= max(2, 0.75 * n // 4) and made.certificate.holds
+    assert "all that so few pictures support" in capsys.readouterr().out and "nats_by_lead" not in made.recipe
+
+
+def test_copies_of_a_picture_count_once(wide):
+    z = explanation.encode_all(wide, small(40).train)
+    ten = explanation.Latents(z.mean.repeat(10, 1), z.std, pd.concat([z.table] * 10, ignore_index=True))
+    assert explanation._most(ten) == explanation._most(z) == 30 // 4
+
+
+@pytest.mark.parametrize("recipe", (BRIEF, None))
+def test_asked_for_sizes_and_shape_of_a_wide_layer(wide, capsys, recipe):
+    made = explain(wide, small(), SPEC, dims={"light": 1, "shape": 20}, recipe=recipe)
+    assert made.layout.dims == {"residual": 279, "shape": 20, "light": 1} and made.flow.config.lead == 22
+    capsys.readouterr()
+    config = FlowConfig(300, n_blocks=1, hidden=8, lead=12)
+    made = explain(wide, small(), SPEC, config=config, recipe=recipe)
+    assert made.flow.config.lead == 12 and sum(made.layout.sizes[1:]) < 12 and not capsys.readouterr().out
+    full = explain(wide, small(), {}, config=replace(config, lead=0), recipe=recipe)
+    assert full.flow.config.lead == 0 and full.layout.dims == {"residual": 300} and full.certificate.holds
+
+
+def test_a_wide_flow_is_closed_and_its_baseline_shares_its_directions(wide):
+    images = small(200)
+    made = explain(wide, images, SPEC, config=FlowConfig(300, n_blocks=1, hidden=8, lead=12), recipe=BRIEF)
+    first = explanation.encode_all(wide, images.train.split(0.25)[0])
+    for flow in (made.flow, line := explanation.baseline(made, first)):
+        z_tilde = flow(first.mean)[0].detach()
+        own, other = z_tilde[:, -3:], z_tilde[:, :-3]
+        told = torch.linalg.lstsq(own - own.mean(0), other - other.mean(0)).solution
+        assert (told.abs().max() < 0.05), "the residual is cleared of what the concepts tell linearly, in all dimensions"
+        back = flow.inverse(z_tilde)[0]
+        torch.testing.assert_close(back, first.mean, atol=1e-4, rtol=0)
+    assert torch.equal(line.front[0].rotation, made.flow.front[0].rotation) and line.config.n_blocks == 1
+
+
+def test_a_layer_too_wide_is_refused_before_it_is_encoded(monkeypatch):
+    model = nn.Sequential(nn.Conv2d(3, 80, 1), nn.Flatten(), nn.Linear(5120, 2))
+    host = hosts.tap(model, "0", small().images[:4])
+    monkeypatch.setattr(explanation, "encode_all", lambda *a, **kw: pytest.fail("it was encoded"))
+    with pytest.raises(HostError, match=r"at most 4,096 dimensions, got 5,120.*shape=\(80, 8, 8\)"): explain(host, small(), SPEC)
+
+
+def test_up_to_256_dimensions_nothing_is_chosen(host, monkeypatch):
+    monkeypatch.setattr(explanation, "_plan", lambda *a: pytest.fail("a narrow layer was planned"))
+    assert explain(host, small(), SPEC, recipe=None).flow.config.lead == 0
+
+
+def test_too_few_to_say_how_the_layer_varies():
+    rows = [dict(step=s, seconds=1.0, train=t, held_out=h, lr=0.1) for s, t, h in ((5, -100.0, 900.0), (10, -300.0, 500.0))]
+    with pytest.warns(UserWarning, match="500 nats a pair on pictures put aside, -300 .* lead=16"):
+        explanation._warn_apart(History(rows=rows, best_step=10), 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        explanation._warn_apart(History(rows=rows, best_step=10), 128)
+        explanation._warn_apart(History(), 64)
+
+
 def test_unsupervised(host):
     for none in (None, [], {}):
         made = explain(host, small(), none, **KW)
