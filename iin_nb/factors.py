@@ -257,15 +257,13 @@ def linear_start(
     table: "pd.DataFrame",            # of the N rows
     layout: Layout,
     seed: int = 0,                    # of the pairs drawn
-    live: Tensor | None = None,       # which dimensions to use, (D,) bool; default: those that vary
 ) -> Tensor:
     """The linear map at which T starts: (z − mean) @ map has unit variance, and every concept's `ridge_directions` in its block.
 
-    What no concept claims goes to the residual. Constant dimensions of z (N, D) are left out of it."""
-    z = z[:, varying(z) if live is None else live]
+    What no concept claims goes to the residual. Leave constant dimensions out of z first (`flow.varying`)."""
     n = sum(layout.sizes[1:])
     if n > z.shape[1]:
-        do = "The others are constant, or the sizes too large: give less."
+        do = "Give the concepts less: constant dimensions hold nothing."
         raise DataError("factors.linear_start", f"at most {z.shape[1]} dimensions for concepts", str(n), do)
     mean, white = whitening(z)
     flat, source = (z - mean) @ white, table["source"].to_numpy() if "source" in table else np.arange(len(table))

@@ -249,7 +249,8 @@ class Mix(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]: return x @ self.weight, self._logdet(x)
 
     def inverse(self, y: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return torch.linalg.solve(self.weight, y, left=False), -self._logdet(y)
+        exact = torch.float64 if y.device.type != "mps" else y.dtype
+        return torch.linalg.solve(self.weight.to(exact), y.to(exact), left=False).to(y.dtype), -self._logdet(y)
 
     def extra_repr(self) -> str: return f"dim={len(self.weight)}"
 

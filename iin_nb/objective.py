@@ -137,7 +137,7 @@ def _newborn(latents: Latents, concepts: tuple[Concept, ...], layout: Layout, co
         rows = torch.arange(len(latents)).repeat(max(1, 4096 // len(latents)))   # of few samples several draws each: they fill the space
         table = latents.table if "source" in latents.table else latents.table.assign(source=range(len(latents)))
         z = flow.leading(latents.sample(rows, generator(seed)))
-        start = linear_start(z, concepts, table.iloc[rows.numpy()], layout, seed, torch.ones(z.shape[1], dtype=torch.bool))
+        start = linear_start(z, concepts, table.iloc[rows.numpy()], layout, seed)
     return flow.init_from(batch, start=start)
 
 

@@ -12,7 +12,7 @@ from iin_nb import latents
 from iin_nb.core import DataError, ShapeError
 from iin_nb.factors import (
     BlockLaw, Layout, dims_paper, dims_released, estimate_dims, linear_start, pair_directions, pair_gains, residual_shear, ridge_directions)
-from iin_nb.flow import whitening
+from iin_nb.flow import varying, whitening
 from iin_nb.pairs import Pairs, concepts
 
 LAYOUT = Layout.of({"digit": 3, "color": 2}, 9)
@@ -206,10 +206,11 @@ def test_constant_dimensions_go_to_the_residual(both, read):
     dead = made(dead=(0, 5)), made(1000, seed=1, dead=(0, 5))
     assert estimate_dims(*dead, read) == {"kind": 3, "number": 1, "residual": 8}
     assert pair_gains(*dead, read, 0)[0].shape == (10,)
-    start = linear_start(dead[0].mean, read, dead[0].table, Layout.of({"kind": 3, "number": 1}, 12))
+    live = dead[0].mean[:, varying(dead[0].mean)]
+    start = linear_start(live, read, dead[0].table, Layout.of({"kind": 3, "number": 1}, 12))
     assert start.shape == (10, 10)
     with pytest.raises(DataError, match="at most 10 dimensions for concepts, got 11"):
-        linear_start(dead[0].mean, read, dead[0].table, Layout.of({"kind": 10, "number": 1}, 12))
+        linear_start(live, read, dead[0].table, Layout.of({"kind": 10, "number": 1}, 12))
 
 
 def test_a_unit_that_wakes_up_in_the_check_rows_does_no_harm(both, read):

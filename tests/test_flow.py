@@ -422,6 +422,19 @@ def test_close_sets_the_last_map_and_leaves_constant_dimensions():
     torch.testing.assert_close(flow(z)[0], before, atol=1e-4, rtol=1e-4)
 
 
+def test_mix_is_undone_in_doubles():
+    "A condition of 1,000 costs a solve in float32 three digits; the weights themselves are float32 either way."
+    mix, g = Mix(64), torch.Generator().manual_seed(1)
+    with torch.no_grad(): mix.weight.copy_(mix.weight * torch.logspace(0, -3, 64))
+    x = torch.randn(500, 64, generator=g)
+    y, there = mix(x)
+    back, home = mix.inverse(y)
+    plain = torch.linalg.solve(mix.weight, y, left=False)
+    assert back.dtype == y.dtype and (there + home).abs().max() < 1e-4
+    exact = torch.linalg.solve(mix.weight.double(), y.double(), left=False)
+    assert (back - exact).abs().max() < 1e-6 and (plain - exact).abs().max() >= (back - exact).abs().max()
+
+
 def test_close_needs_linear_maps():
     with pytest.raises(DataError, match="a flow with linear maps"): Flow(FlowConfig(4, linear=False)).close(torch.zeros(4), torch.eye(4))
 

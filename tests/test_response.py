@@ -1,5 +1,6 @@
 """Responses and Sobol indices against hosts whose answer can be worked out by hand."""
 import math
+import sys
 import warnings
 from dataclasses import replace
 
@@ -12,7 +13,8 @@ from toy_explanation import NAMES, by_shape, explain_toy, recipes
 from iin_nb import core
 from iin_nb.core import DataError, HostError
 from iin_nb.factors import BlockLaw, Factors, Layout
-from iin_nb.response import AnswerNames, Response, answer_names, answers, class_logits, counterfactual, name_answers, sobol
+from iin_nb.response import (
+    AnswerNames, Response, answer_names, answers, attributions, class_logits, counterfactual, directions, name_answers, sobol)
 
 
 @pytest.fixture(scope="module")
@@ -326,3 +328,106 @@ def test_answers_of_a_host_are_named_from_its_data():
     assert answer_names(explain_digits(), images, judge).concept == "digit"
     shuffled = replace(images, table=images.table.assign(**{"class": np.random.default_rng(0).permutation(images.table["class"])}))
     assert answer_names(expl, shuffled).concept is None
+
+
+# ---- attributions
+
+def leaky(u):
+    expl = explain_toy(u, lambda u: by_shape(u) + 6 * u[:, 13:14] * torch.tensor([1.0, -1, 0, 0]))
+    return expl, expl.encode(u)
+
+
+@pytest.mark.parametrize("law, n", [("own", 5), ("gaussian", 3), ("standard", 1), ("mean", 9)])
+def test_parts_sum_to_the_output(u, law, n):
+    pytest.importorskip("captum")
+    expl, f = leaky(u)
+    for to in (None, 2, torch.arange(40) % 4):
+        found = attributions(expl, f[:40], to, n, law)
+        assert tuple(found.by_factor) == NAMES and all(v.shape == (40,) for v in found.by_factor.values())
+        assert torch.allclose(found.baseline + sum(found.by_factor.values()), found.output, atol=1e-4)
+        want = class_logits(expl, f[:40]).argmax(1) if to is None else torch.as_tensor(to).expand(40)
+        assert torch.equal(found.answers, want)
+        assert torch.allclose(found.output, class_logits(expl, f[:40]).gather(1, want[:, None])[:, 0])
+        assert found.by_factor["residual"].abs().max() < 1e-4, "the host ignores it"
+
+
+def test_what_a_host_adds_up_is_told_apart(u):
+    pytest.importorskip("captum")
+    expl, f = leaky(u)
+    found, color = attributions(expl, f, 0, law="mean").by_factor, 6 * u[:, 13]
+    assert torch.allclose(found["color"], color - color.mean(), atol=1e-3)
+    assert torch.allclose(found["shape"], by_shape(u)[:, 0] - by_shape(u)[:, 0].mean(), atol=1e-3)
+
+
+def test_an_interaction_is_shared_alike(u):
+    "p·q from baselines of mean 0, at the means: half to each factor, whichever comes first."
+    pytest.importorskip("captum")
+    middle = u.mean(0)
+    product = lambda u: (u[:, 10] - middle[10]) * (u[:, 13] - middle[13])
+    expl = explain_toy(u, lambda u: torch.stack([product(u), 0 * u[:, 0]], 1))
+    found, half = attributions(expl, expl.encode(u[:50]), 0, law="mean").by_factor, product(u[:50]) / 2
+    assert torch.allclose(found["shape"], half, atol=1e-3) and torch.allclose(found["color"], half, atol=1e-3)
+
+
+def test_five_blocks_one_row_and_seeds(u):
+    pytest.importorskip("captum")
+    expl, f = leaky(u)
+    layout = Layout(("residual", "a", "b", "shape", "color"), (4, 3, 3, 3, 3))
+    many = replace(expl, layout=layout, laws={k: BlockLaw.fit(v) for k, v in layout.split(f.z_tilde).items()})
+    state = torch.random.get_rng_state()
+    one, again = (attributions(many, layout.split(f.z_tilde)[0], n=2, seed=5) for _ in range(2))
+    assert torch.equal(state, torch.random.get_rng_state()), "the outer stream goes on as if nothing had happened"
+    assert all(torch.equal(one.by_factor[k], again.by_factor[k]) for k in layout.names)
+    assert torch.allclose(one.baseline + sum(one.by_factor.values()), one.output, atol=1e-4) and sum(one.share.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("wrong, says", [
+    (lambda e, f: attributions(e, f, 4), "response.attributions: expected classes 0 to 3"),
+    (lambda e, f: attributions(e, f, n=0), "at least one baseline"),
+    (lambda e, f: attributions(e, f[:0]), "at least one input"),
+    (lambda e, f: attributions(e, f, law="uniform"), "law 'own'"),
+])
+def test_attributions_refuse(toy, wrong, says):
+    pytest.importorskip("captum")
+    with pytest.raises(DataError, match=says): wrong(toy[0], toy[1][:3])
+
+
+def test_without_captum(toy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    with pytest.raises(core.MissingExtra, match=r"iin_nb\[attributions\]"): attributions(toy[0], toy[1][:2])
+
+
+# ---- directions
+
+def weighted(u):
+    expl = explain_toy(u, lambda u: u[:, 10:13] * torch.tensor([4.0, 2, 1]))
+    return expl, expl.encode(u)
+
+
+def test_directions_find_what_the_host_leans_on(u):
+    expl, f = weighted(u)
+    found = directions(expl, f[:10])
+    assert found.steps[:3].abs().argmax(1).tolist() == [10, 11, 12]
+    assert found.effect.tolist() == sorted(found.effect.tolist(), reverse=True) and (found.effect[3:] < 1e-6).all()
+    assert found.effect[:3].tolist() == pytest.approx([float((w * u[:, 10 + i]).var() / 3) for i, w in enumerate((4, 2, 1))], rel=0.02)
+
+
+@pytest.mark.parametrize("factor, d", [(None, 16), ("residual", 10), ("color", 3)])
+def test_directions_are_stds_of_the_law_and_can_be_put(u, factor, d):
+    expl, f = weighted(u)
+    found = directions(expl, f[:5], factor)
+    place = found.of(f)
+    assert found.steps.shape == (d, 16) and place.std(0).tolist() == pytest.approx([1.0] * d, abs=0.02)
+    moved = found.put(f, d - 1, -1.5)
+    wanted = place.clone()
+    wanted[:, -1] = -1.5
+    assert torch.allclose(found.of(moved), wanted, atol=1e-3)
+    for k in set(NAMES) - {factor} if factor else (): assert torch.equal(moved[k], f[k])
+
+
+def test_directions_of_what_is_read_and_of_nothing(u):
+    expl, f = weighted(u)
+    assert directions(expl, f[:5], read=lambda y: y[:, 2:]).steps[0].abs().argmax() == 12
+    assert directions(expl, f[:2], "residual").effect.max() < 1e-6
+    with pytest.raises(DataError, match="at least one input"): directions(expl, f[:0])
+    with pytest.raises(DataError, match="one of residual, shape, color"): directions(expl, f[:2], "hue")
