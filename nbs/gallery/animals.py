@@ -1,4 +1,5 @@
 """What the two experiments on animal faces share: the pictures, moved a little at each redraw, and their latents."""
+from copy import deepcopy
 from dataclasses import replace
 
 import experiment
@@ -8,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iin_nb import data, latents
+from iin_nb import data, factors, flow, latents
 from iin_nb.core import generator
 from iin_nb.data import ImageSet
+from iin_nb.factors import Layout
 from iin_nb.hosts import Host
 from iin_nb.latents import Latents
+from iin_nb.pairs import Concept
 
 COPIES = 1 if experiment.SMALL else 10
 
@@ -52,3 +55,30 @@ def encoded(name: str, host: Host, images: ImageSet) -> tuple[Latents, Latents, 
     first = torch.arange(n * COPIES) % n < round(0.85 * n)   # all drawings of a picture on one side
     parts = [latents.from_array(z["train"][rows], table[rows.numpy()].reset_index(drop=True)) for rows in (first, ~first)]
     return *parts, latents.from_array(z["held"], images.held_out.table)
+
+
+def start_by_size(x: Tensor, concept: Concept, table: pd.DataFrame) -> Tensor:
+    """A linear start (lead, lead) on leading directions x (N, lead): last the kind's ridge directions, before them the others, those that
+
+    move z most nearest to the end. `factors.linear_start` fills a block larger than nine with directions in no order."""
+    mean, white = flow.whitening(x)
+    ridge = factors.ridge_directions((x - mean) @ white, concept.read(table), table["source"].to_numpy())[:, :concept.max_dims]
+    back, others = torch.linalg.inv(white), torch.eye(len(white)) - ridge @ ridge.T
+    rest = torch.linalg.eigh(others @ back @ back.T @ others)[1]   # the first as many as ridge has are nothing
+    return white @ torch.cat([rest[:, ridge.shape[1]:], ridge], 1)
+
+
+def open_t(latents: Latents, concept: Concept, lead: int, seed: int = 0) -> flow.Flow:
+    "A linear T, the same for any size of its class block, the last dimensions of z̃; `closed` ends it. No training."
+    rows = torch.randperm(len(latents), generator=generator(seed))[:4096]
+    t, z = flow.Flow(flow.FlowConfig(latents.mean.shape[1], lead=lead, n_blocks=1, hidden=8)), latents.mean[rows]
+    x = t.find(z).leading(z)
+    return t.init_from(z, start=start_by_size(x, concept, latents.table.iloc[rows.numpy()]))
+
+
+def closed(t: flow.Flow, latents: Latents, layout: Layout) -> flow.Flow:
+    "A copy of `open_t`'s T with its last map, as `objective.train_flow` closes: the residual less what the class block says of it."
+    first, t = torch.from_numpy(~latents.table["source"].duplicated().to_numpy()), deepcopy(t)
+    with torch.no_grad(): z_tilde = t(latents.mean[first])[0]
+    t.close(*factors.residual_shear(z_tilde, layout))
+    return t.eval()
