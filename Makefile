@@ -76,7 +76,7 @@ readme: $(DEV) ## README.md from nbs/index.ipynb
 	$(BIN)/python tools/readme.py
 
 notebooks: $(DEV) ## run notebooks in a fresh kernel, save their outputs, clean them, export (NB="nbs/00_core.ipynb" for one)
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=1200 --ExecutePreprocessor.store_widget_state=False $(NB)
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace --ExecutePreprocessor.timeout=3600 --ExecutePreprocessor.store_widget_state=False $(NB)
 	$(BIN)/python tools/still.py $(NB)
 	for nb in $(NB); do $(BIN)/nbdev-clean --fname $$nb || exit 1; done
 	$(BIN)/nbdev-export
