@@ -86,7 +86,8 @@ def test_encode_and_decode_are_the_host(expl, host):
     f = expl.encode(x)
     torch.testing.assert_close(expl.to_z(f), host.encode(x), atol=1e-5, rtol=0)
     torch.testing.assert_close(expl.decode(f), host.decode(host.encode(x)), atol=1e-4, rtol=0)
-    torch.testing.assert_close(expl.encode(x[:1]).z_tilde, f[:1].z_tilde, atol=1e-5, rtol=0)
+    alone = expl.encode(x[:1]).z_tilde   # another batch size, another order of sums: relative to the largest, as in the certificate
+    torch.testing.assert_close(alone, f[:1].z_tilde, atol=1e-5 * float(f.z_tilde.abs().max()), rtol=0)
     assert len(expl.encode(x[:0])) == 0 and not f.z_tilde.requires_grad
     long = x.repeat(20, 1, 1, 1)                                        # more rows than go through at once
     torch.testing.assert_close(expl.decode(expl.encode(long)), expl.decode(f).repeat(20, 1), atol=1e-5, rtol=0)
