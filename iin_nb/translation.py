@@ -32,13 +32,14 @@ from .pairs import concepts as read_concepts
 
 if TYPE_CHECKING: import pandas as pd
 
-# %% ../nbs/30_translation.ipynb #766436a2
+# %% ../nbs/30_translation.ipynb #99d05987
 def _attributes(concept: Concept, table: "pd.DataFrame") -> Tensor:
     "Values of one concept as numbers (N, q): standardised amounts, ±1 for one of two classes, else a one-hot. A gap is refused."
     values = concept.read(table)
     if not (there := concept.labelled(values)).all():
         row = int((~there).nonzero()[0])
-        want = "finite numbers" if concept.continuous else f"one of {', '.join(map(repr, concept.classes[:8]))}"
+        more = " …" * (len(concept.classes or ()) > 10)
+        want = "finite numbers" if concept.continuous else f"one of {', '.join(map(repr, concept.classes[:10]))}{more}"
         got = f"{table[list(concept.columns)].iloc[row].tolist()} in row {row}"
         raise DataError(f"translation ({concept.name})", want, got, "Drop rows without a value, or fill them in.")
     if concept.continuous: return values
@@ -216,7 +217,7 @@ def aligned(
         check, held = (replace(part, z=replace(part.z, std=learn.z.std)) for part in (check, held))
     return source, learn, check, held
 
-# %% ../nbs/30_translation.ipynb #a4c59d42
+# %% ../nbs/30_translation.ipynb #ac4b5d4f
 @dataclass(frozen=True)
 class EmbedderConfig:
     "Everything that decides the shape of an embedder; saved beside its weights."
@@ -257,7 +258,7 @@ class _Tokens(nn.Module):
 
     def __init__(self, dim: int, hidden: int):
         super().__init__()
-        self.each, self.score, self.n_out = nn.Sequential(nn.Linear(dim, hidden), nn.SiLU()), nn.Linear(hidden, 1), 2 * hidden
+        self.each, self.score, self.n_out = nn.Sequential(nn.Linear(dim, hidden), nn.SiLU()), nn.Linear(hidden, 1, bias=False), 2 * hidden
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.each(x)
