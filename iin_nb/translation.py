@@ -71,7 +71,7 @@ class Source:
     def read(self, x: object) -> Tensor:
         "Conditions (B, D)."
         if self.concepts: return torch.cat([_attributes(c, table) for c in self.concepts for table in [_table(x)]], 1)
-        if isinstance(x, Latents): x = x.mean.unflatten(1, self.shape)
+        if isinstance(x, Latents): x = x.mean
         elif self.host is not None: x = _encoded(self.host, x.images if isinstance(x, ImageSet) else x)
         if not isinstance(x, Tensor) or x.numel() != len(x) * (d := torch.Size(self.shape).numel()):
             got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -161,7 +161,8 @@ def _source(src: object, x: object, where: str) -> Source:
     "What `src` means for inputs x (the training part)."
     if isinstance(src, Host): return Source(src.name + (f".{src.layer}" if src.layer else ""), tuple(src.z_shape), src)
     if hasattr(src, "encode") and not isinstance(src, str):
-        return Source(type(src).__name__.lower(), tuple(_encoded(src, _take(x, torch.arange(2))).shape[1:]), src)
+        few = _take(x.images if isinstance(x, ImageSet) else x, torch.arange(2))
+        return Source(type(src).__name__.lower(), tuple(_encoded(src, few).shape[1:]), src)
     if src is None:
         found = x.mean if isinstance(x, Latents) else x
         if isinstance(found, Tensor) and found.ndim in (2, 3, 4) and found.is_floating_point():
@@ -184,9 +185,11 @@ def _columns(src: object, x: object, where: str) -> tuple[Concept, ...]:
 
 def _aligned(source: Source, dst: Host | None, x: object, y: object, copies: int, seed: int) -> Aligned:
     "Both sides encoded, with the same redraws where both are one set of pictures."
-    same, z = x is y, _latents(dst, y, copies if x is y else 1, seed)
+    same = x is y
+    copies = copies if same and (source.concepts or isinstance(source.host, Host)) else 1   # what can be read of a redrawn set
+    z = _latents(dst, y, copies, seed)
     if source.concepts: c = source.read(z.table if same else x)
-    elif isinstance(x, ImageSet) and isinstance(source.host, Host): c = encode_all(source.host, x, copies if same else 1, seed=seed).mean
+    elif isinstance(x, ImageSet) and isinstance(source.host, Host): c = encode_all(source.host, x, copies, seed=seed).mean
     else: c = source.read(x)
     if len(c) != len(z): raise DataError("translation", "as many conditions as latents", f"{len(c)} and {len(z)}", "Align them.")
     return Aligned(c, z)
@@ -424,7 +427,7 @@ class Translation:
 
     def latents(self, y: object) -> Latents:
         "z_dst of outputs y, mean and std; without a host, y is z (B, D)."
-        if isinstance(y, Latents) or self.dst is not None: return _latents(self.dst, y, 1, 0)
+        if isinstance(y, Latents) or self.dst is not None: return _latents(self.dst, y.images if isinstance(y, ImageSet) else y, 1, 0)
         import pandas as pd
         return from_array(check_batch(y, "translation.latents", self.dim), pd.DataFrame(index=range(len(y))), self.noise)
 

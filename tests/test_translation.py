@@ -170,6 +170,27 @@ def test_texts_and_pictures(small_set, quick):
     assert again.record["n"][2] == len(small_set.held_out)   # the set's own split
 
 
+def test_encoders_of_pictures_and_tables_beside(small_set, quick):
+    class Means:
+        def encode(self, x): return x.mean((2, 3))
+    redrawn = replace(small_set, redraw=lambda images, seed: images)
+    t = translate(Means(), painter(), redrawn, **{**quick, "copies": 3})
+    assert t.source.shape == (3,) and t.sample(small_set.held_out, 1).shape == (1, len(small_set.held_out), 3, 8, 8)
+    beside = translate("shape", painter(), (small_set.table, small_set.images), **quick)
+    assert beside.sample({"shape": "s1"}, 2).shape == (2, 1, 3, 8, 8)
+    assert torch.equal(t.residual(small_set, small_set), t.residual(small_set.images, small_set.images))
+
+
+@pytest.mark.parametrize("more", [{"lead": 3}, {"shape": (3, 2, 1)}], ids=str)
+def test_wide_latents_and_maps(more, tmp_path):
+    c, z = draw(80, 3), latents.from_array(draw(80, 6, seed=1), frame(80))
+    t = translate(None, None, (c, z), FlowConfig(6, n_blocks=2, hidden=8, **more), EmbedderConfig(**SMALL), SHORT, 16, baseline=False)
+    assert t.certificate.holds
+    torch.testing.assert_close(t.sample(c, v=t.residual(c, z)[None])[0], z.mean, atol=1e-5, rtol=0)
+    t.save(tmp_path / "a")
+    assert torch.equal(load(tmp_path / "a").sample(c, seed=0), t.sample(c, seed=0))
+
+
 def test_classes_bools_and_amounts():
     table = pd.DataFrame({"class": list("abc") * 20, "glasses": [True, False] * 30, "size": np.linspace(0, 1, 60)})
     z = latents.from_array(draw(60, 4), table)
