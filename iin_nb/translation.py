@@ -106,14 +106,19 @@ def _encoded(host: object, x: object) -> Tensor:
     raise HostError("translation", "an encode that returns a tensor", type(found[0]).__name__, "Return (B, …), one row a sample.")
 
 
+def _frame(n: int) -> "pd.DataFrame":
+    "A table of n rows that says nothing."
+    import pandas as pd
+    return pd.DataFrame(index=range(n))
+
+
 def _latents(host: Host, x: object, copies: int, seed: int) -> Latents:
     "Means and stds of inputs x under `host`; Latents as they are."
-    import pandas as pd
     if isinstance(x, Latents): return x
     if isinstance(x, ImageSet): return encode_all(host, x, copies, seed=seed)
     parts = [host.posterior(_handed_to(host.model, _take(x, rows))) for rows in torch.arange(_count(x)).split(256)]
     std = None if parts[0][1] is None else torch.cat([s for _, s in parts])
-    return from_array(torch.cat([m for m, _ in parts]), pd.DataFrame(index=range(_count(x))), std)
+    return from_array(torch.cat([m for m, _ in parts]), _frame(_count(x)), std)
 
 # %% ../nbs/30_translation.ipynb #6b6d3620
 @dataclass(frozen=True)
@@ -428,15 +433,12 @@ class Translation:
     def latents(self, y: object) -> Latents:
         "z_dst of outputs y, mean and std; without a host, y is z (B, D)."
         if isinstance(y, Latents) or self.dst is not None: return _latents(self.dst, y.images if isinstance(y, ImageSet) else y, 1, 0)
-        import pandas as pd
-        return from_array(check_batch(y, "translation.latents", self.dim), pd.DataFrame(index=range(len(y))), self.noise)
+        return from_array(check_batch(y, "translation.latents", self.dim), _frame(len(y)), self.noise)
 
     def draw(self, n: int, temperature: float = 1.0, seed: int | None = None) -> Tensor:
         "n codes v (n, D) ~ N(0, temperature² I), constant dimensions at their values."
-        if n < 1: raise DataError("translation.draw", "n of at least 1", str(n), "Ask for more.")
-        if not 0 <= temperature < 100: raise DataError("translation.draw", "a temperature ≥ 0", str(temperature), "1 is the trained law.")
-        like = next(self.net.parameters())
-        return self._whole(temperature * torch.randn(n, self.dim, generator=generator(seed)).to(like))
+        _check_draw(n, temperature)
+        return self._whole(_handed_to(self.net, temperature * torch.randn(n, self.dim, generator=generator(seed))))
 
     def _whole(self, v: Tensor) -> Tensor: return torch.cat([self.fixed.to(v).expand(*v.shape[:-1], -1), v[..., self.net.n_fixed:]], -1)
 
@@ -483,22 +485,31 @@ class Translation:
         with torch.no_grad(): v, logdet = self.net.flow(z, c)
         return gaussian_nll(v[:, self.net.n_fixed:], logdet)
 
-    def __repr__(self) -> str:
-        to, r = self.dst.name if self.dst is not None else "latents", self.record
-        without = f", {r['nats_unconditional']:.1f} without z_src" if r.get("nats_unconditional") is not None else ""
-        told = f"\n  held out: {r['nats']:.1f} nats a sample{without}, lower is better" if "nats" in r else ""
-        return f"Translation {self.source.name} → {to}\n  {self.net.embedder!r}\n  {self.net.flow!r}{told}\n  {self.certificate}"
+    def __repr__(self) -> str: return _words(self)
 
     def save(self, path: str | Path) -> None:
         "Write the folder `path` (translation.json and tensors.safetensors), whole or not at all."
         save(self, path)
 
 
+def _words(t: Translation) -> str:
+    "What a translation is, in five lines."
+    to, r = t.dst.name if t.dst is not None else "latents", t.record
+    without = f", {r['nats_unconditional']:.1f} without z_src" if r.get("nats_unconditional") is not None else ""
+    told = f"\n  held out: {r['nats']:.1f} nats a sample{without}, lower is better" if "nats" in r else ""
+    return f"Translation {t.source.name} → {to}\n  {t.net.embedder!r}\n  {t.net.flow!r}{told}\n  {t.certificate}"
+
+
+def _check_draw(n: int, temperature: float) -> None:
+    if n < 1: raise DataError("translation.draw", "n of at least 1", str(n), "Ask for more.")
+    if not 0 <= temperature < 100: raise DataError("translation.draw", "a temperature ≥ 0", str(temperature), "1 is the trained law.")
+
+
 def _same_count(a: Tensor, b: Tensor, where: str) -> None:
     if len(a) != len(b): raise ShapeError(where, "as many rows on both sides", f"{len(a)} and {len(b)}", "Row i belongs to row i.")
 
 
-def _codes(v: Tensor, b: int, t: "Translation") -> Tensor:
+def _codes(v: Tensor, b: int, t: Translation) -> Tensor:
     "Codes (n, D), (n, 1, D) or (n, b, D) as (n, b, D), in the flow's dtype."
     good = isinstance(v, Tensor) and v.ndim in (2, 3) and v.shape[-1] == t.dim and (v.ndim == 2 or v.shape[1] in (1, b))
     if good: return _handed_to(t.net, v if v.ndim == 3 else v[:, None]).expand(-1, b, -1)
@@ -510,6 +521,14 @@ def _made(data: object, parts: Sequence[Aligned], recipe: Recipe, **more) -> dic
     "How something was trained, in plain numbers."
     name = getattr(data[0] if isinstance(data, (tuple, list)) else data, "name", "aligned inputs")
     return {"data": str(name), "n": [len(p) for p in parts], **more, **asdict(recipe), "betas": list(recipe.betas)}
+
+
+def _alone(config: FlowConfig, parts: Sequence[Aligned], recipe: Recipe, batch: int) -> float | None:
+    "Held-out nats of the unconditional T; None where its training was interrupted."
+    learn, check, held = parts
+    plain = ConditionalFlow(config)
+    ended = fit_flow(plain, learn, check, recipe, batch, "training T, the baseline").stopped
+    return None if ended == "interrupted" else _mean_nats(plain, held)
 
 
 def translate(
@@ -533,11 +552,8 @@ def translate(
         raise ShapeError("translation.translate", f"a FlowConfig of {d} dimensions", str(config.dim), f"FlowConfig({d}).")
     net = ConditionalFlow(config, replace(embedder, shape=source.shape, seed=seed))
     history = fit_flow(net, learn, check, recipe, batch)
-    nats, alone = _mean_nats(net, held), None
-    if baseline and history.stopped != "interrupted":
-        plain = ConditionalFlow(config)
-        ended = fit_flow(plain, learn, check, recipe, batch, "training T, the baseline").stopped
-        alone = None if ended == "interrupted" else _mean_nats(plain, held)
+    nats, go_on = _mean_nats(net, held), baseline and history.stopped != "interrupted"
+    alone = _alone(config, parts, recipe, batch) if go_on else None
     rows = torch.arange(len(held))[:2000]
     made = _made(data, parts, recipe, copies=copies, batch=batch, nats=nats, nats_unconditional=alone)
     fixed, noise = learn.z.mean[0, list(net.flow.config.dead)], learn.z.std if len(learn.z.std) == 1 else torch.zeros(1, config.dim)
