@@ -4,7 +4,8 @@ from importlib import import_module as _import
 
 _builders = {"factors": "factor_panel", "walk": "walk_panel", "response": "response_panel", "analogies": "analogy_panel",
              "browse": "browse_panel", "samples": "sample_panel", "sketch_pad": "sketch_pad_widget",
-             "translate": "translate_panel", "invariances": "invariance_panel"}  # function: its module
+             "translate": "translate_panel", "invariances": "invariance_panel", "mix": "mix_panel",
+             "attack": "attack_panel"}  # function: its module
 
 __all__ = [*_builders]
 

@@ -1,0 +1,130 @@
+"""The attack explorer: signs are the gradient's, v is held over all three pictures, the host is left alone, the page holds all sizes."""
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+from toy_layers import LAYERS, N, image_set, layers
+
+from iin_nb import hosts
+from iin_nb.core import DataError, HostError
+
+pytest.importorskip("ipywidgets")
+from iin_nb import explorers
+from iin_nb.explorers import attack_panel as P
+
+
+@pytest.fixture
+def state(): return P.AttackState(layers(), image_set(), 3)
+
+
+@pytest.fixture
+def panel():
+    made = explorers.attack(layers(), image_set(), 3)
+    yield made
+    made.close()
+
+
+# ---- the attack
+
+def test_signs_are_of_the_gradient():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, 2, 2, generator=g)
+    host = hosts.tap(torch.nn.Sequential(torch.nn.Flatten(), linear := torch.nn.Linear(12, 4)), "0", x)
+    p = linear(x.flatten(1)).softmax(1).detach()
+    known = ((p - torch.nn.functional.one_hot(p.argmax(1), 4)) @ linear.weight.detach()).sign().reshape(x.shape)
+    assert torch.equal(P.attack_signs(host, x), known)
+
+
+def test_the_attack_lowers_its_own_answer_more_than_the_control(state):
+    host, x = state.host, state.images
+    p, best = host.decode(host.encode(x)).softmax(1).max(1)
+    both = (x + 0.05 * s for s in (P.attack_signs(host, x), P.random_signs(x)))
+    left = [host.decode(host.encode(y)).softmax(1).gather(1, best[:, None])[:, 0] for y in both]
+    assert (left[0] <= p + 1e-6).float().mean() > 0.95 and left[0].mean() < left[1].mean()
+    assert set(P.random_signs(x).unique().tolist()) == {-1, 1} and P.random_signs(x).mean().abs() < 0.1
+
+
+def test_the_host_is_left_as_it_was(state, snapshot):
+    before = snapshot(state.host.model)
+    with torch.no_grad(): state.look()
+    before.check()
+
+
+def test_no_attack_without_answers_or_gradients():
+    with pytest.raises(HostError, match="logits"): explorers.attack(layers("images"), image_set())
+    x = image_set().images
+    black = hosts.from_functions(lambda t: torch.tensor(t.detach().flatten(1)[:, :9].tolist()), lambda z: z[:, :3], x[:4])
+    with pytest.raises(HostError, match="gradients"): P.attack_signs(black, x[:2])
+
+
+# ---- the state
+
+def test_v_is_held_and_z_is_swapped(state):
+    state.go(eps=0.3, seed=2)
+    seen = state.look()
+    x = seen.pictures
+    assert torch.equal(x[0], state.images[3]) and (x - x[:1]).abs().max() <= 0.3 + 1e-6 and x.abs().max() <= 1
+    for k, t in state.layers.items():
+        v = torch.cat([t.residual(x[:1], x[:1]), t.draw(4, seed=2)])
+        for i in range(3): torch.testing.assert_close(seen.samples[k][i], t.sample(x[i:i + 1], v=v)[:, 0], atol=1e-5, rtol=1e-4)
+        z = t.source.host.encode(x)
+        assert seen.cosine[k] == pytest.approx(torch.cosine_similarity(z[1:], z[:1]).tolist(), abs=1e-5)
+        torch.testing.assert_close(seen.samples[k][0, 0], state.rebuilt(x[:1])[0], atol=1e-4, rtol=1e-3)
+    assert seen.said == [str(i) for i in state.host.decode(state.host.encode(x)).argmax(1).tolist()]
+
+
+def test_without_a_change_all_three_are_one(state):
+    state.go(eps=0.0)
+    seen = state.look()
+    assert len(set(seen.said)) == 1
+    for s in seen.samples.values(): torch.testing.assert_close(s[0], s[1], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("slip", [dict(index=N), dict(eps=-0.1), dict(eps=3), dict(n=0), dict(seed=-1), dict(z=1)])
+def test_slips_are_refused_and_change_nothing(state, slip):
+    with pytest.raises(DataError, match=r"explorers.attack: expected .*, got .*\. \S"): state.go(**{"n": 2, **slip})
+    assert (state.index, state.eps, state.n, state.seed) == (3, 0.2, 4, 0)
+
+
+# ---- the view
+
+def test_widgets_follow_and_lead(panel):
+    assert panel.seen.value.count("<span role") == 3 * 5 * len(LAYERS) and panel.pictures.value.count("<span role") == 4
+    before, shown = panel.seen.value, panel.pictures.value
+    panel.eps.value = 0.4
+    assert panel.state.eps == 0.4 and panel.seen.value != before and panel.pictures.value != shown
+    panel.again.click()
+    panel.on_click([9])
+    assert (panel.state.seed, panel.seed.value, panel.state.index, panel.chosen.value, panel.message.value) == (1, 1, 9, 9, "")
+    panel.on_click([])
+    assert panel.state.index == 9
+
+
+def test_errors_are_shown_and_go_away(panel, monkeypatch):
+    monkeypatch.setattr(panel.state, "look", lambda: 1 / 0)
+    panel.again.click()
+    assert "ZeroDivisionError" in panel.message.value
+    monkeypatch.undo()
+    panel.again.click()
+    assert panel.message.value == ""
+
+
+def test_the_page_holds_every_choice_and_leaves_the_panel_as_it_was(panel, tmp_path):
+    panel.eps.value = 0.07
+    text = panel.to_html(tmp_path/"page.html").read_text(encoding="utf-8")
+    assert len(text) < 15e6 and not re.search(r"<(script|link|img)[^>]*(src|href)=['\"]https?:", text)
+    known = json.loads(re.search(r"<script type='application/json' id='data'>(.*?)</script>", text, re.S)[1], parse_constant=pytest.fail)
+    assert [len(c["options"]) for c in known["controls"]] == [10, len(P.SIZES) + 1] and known["views"][0]["n"] == 10 * (len(P.SIZES) + 1)
+    assert (panel.state.index, panel.state.eps) == (3, 0.07)
+
+
+def test_an_event_is_fast(panel):
+    seconds = []
+    for i in range(20):
+        start = time.process_time()
+        panel.eps.value = i / 50
+        seconds.append(time.process_time() - start)
+    assert np.median(seconds) < 0.06

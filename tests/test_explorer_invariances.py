@@ -1,0 +1,172 @@
+"""The invariances explorer: samples are those of `Invariances`, what layers say of them is right, the table grows between events."""
+import asyncio
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+from toy_layers import LAYERS, N, image_set, layers
+
+from iin_nb import invariance
+from iin_nb.core import DataError
+
+pytest.importorskip("ipywidgets")
+from iin_nb import explorers
+from iin_nb.explorers import invariance_panel as P
+
+
+@pytest.fixture
+def state(): return P.InvarianceState(layers(), image_set(), index=3)
+
+
+@pytest.fixture
+def panel():
+    made = explorers.invariances(layers(), image_set(), n=3)
+    yield made
+    made.close()
+
+
+# ---- the state
+
+def test_samples_are_those_of_invariances(state):
+    seen, known = state.look(), state.inv.sample(state.x, 5, seed=0)
+    assert list(seen) == list(LAYERS)
+    for k in LAYERS: torch.testing.assert_close(seen[k][0].pictures, known[k][:, 0])
+
+
+def test_what_layers_say_is_fidelity(state):
+    "The same cosines and answers as `fidelity` has, which looks at two inputs at least."
+    x = torch.cat([state.x, state.x])
+    for k, (seen, plain) in state.look().items():
+        host, samples = state.layers[k].source.host, seen.pictures[:, None].expand(-1, 2, -1, -1, -1)
+        known = invariance.fidelity(host, x, samples, state.rebuilt(x))
+        assert float(seen.cosine.mean()) == pytest.approx(known.cosine, abs=1e-5)
+        assert 1 - np.mean(seen.wrong) == pytest.approx(known.same_prediction)
+        assert float(plain.cosine[0]) == pytest.approx(known.rebuilt, abs=1e-5)
+        assert seen.share == pytest.approx((known.cosine - state.unrelated[k]) / (1 - state.unrelated[k]), abs=1e-4)
+
+
+def test_the_input_itself_has_gone_the_whole_way(state):
+    for k in LAYERS:
+        own = state.taken(k, state.x, state.x)
+        assert own.share == pytest.approx(1, abs=1e-4) and own.wrong == [False] and state.unrelated[k] < 0.999
+
+
+def test_v_is_shared_by_layers_unless_told_otherwise(state):
+    v = state.codes("head")
+    assert all(torch.equal(state.codes(k), v) for k in LAYERS)
+    state.go(same_v=False)
+    assert torch.equal(state.codes(LAYERS[0]), v) and not torch.equal(state.codes("head"), v)
+    state.go(seed=1)
+    assert not torch.equal(state.codes(LAYERS[0]), v)
+
+
+@pytest.mark.parametrize("slip", [dict(index=N), dict(index=-1), dict(index=None), dict(shown=("x",)), dict(n=0), dict(seed=-1), dict(w=1)])
+def test_slips_are_refused_and_change_nothing(state, slip):
+    with pytest.raises(DataError, match=r"explorers.invariances: expected .*, got .*\. \S"): state.go(**{"n": 7, **slip})
+    assert (state.index, state.shown, state.n, state.seed) == (3, LAYERS, 5, 0)
+
+
+def test_the_table_is_of_invariances(state):
+    assert sum(iter(state.step, False)) == 2 * len(LAYERS) and not state.step()
+    some = state.images[torch.randperm(N, generator=torch.Generator().manual_seed(1))[:P.MANY]]
+    assert state.trust == state.inv.fidelity(some, 2) and state.shares == state.inv.variance(some, P.EACH)
+
+
+def test_layers_are_in_their_own_order(state):
+    state.go(shown=("head", LAYERS[0]))
+    assert list(state.look()) == [LAYERS[0], "head"]
+
+
+# ---- the view
+
+def test_it_opens_without_waiting(panel):
+    assert panel.table.value.count("computing …") == 2 * len(LAYERS) and not panel.state.trust
+    panel.finish()
+    assert "computing" not in panel.table.value and panel.message.value == ""
+    assert f"{panel.state.trust['head'].share:.2f} (rebuilt" in panel.table.value
+
+
+def test_the_table_grows_between_events():
+    async def session():
+        panel = explorers.invariances(layers(), image_set())
+        assert "computing …" in panel.table.value
+        await asyncio.sleep(0)
+        panel.chosen.value = 5
+        assert panel.state.index == 5
+        await asyncio.wait_for(panel._task, 60)
+        assert "computing" not in panel.table.value and panel.message.value == ""
+        panel.close()
+
+    asyncio.run(session())
+
+
+def test_widgets_follow_and_lead(panel):
+    assert panel.drawn.value.count("<span") == 3 * len(LAYERS)
+    before, picture = panel.drawn.value, panel.picture.value
+    panel.on_click([9])
+    assert (panel.state.index, panel.chosen.value) == (9, 9) and panel.picture.value != picture and panel.drawn.value != before
+    panel.again.click()
+    assert panel.state.seed == panel.seed.value == 1
+    before = panel.drawn.value
+    panel.same_v.value = False
+    assert panel.drawn.value != before
+    panel.ticks["head"].value = False
+    assert panel.state.shown == LAYERS[:2] and "<b>head</b>" not in panel.drawn.value
+    for box in panel.ticks.values(): box.value = False
+    assert "no layer is ticked" in panel.drawn.value and panel.message.value == ""
+    panel.on_click([])
+    assert panel.state.index == 9
+
+
+def test_wrong_answers_are_set_apart(panel):
+    seen = panel.state.look()
+    assert panel.drawn.value.count("<b class=iin-wrong>") == sum(sum(t.wrong) for t, _ in seen.values())
+
+
+def test_names_are_escaped(panel):
+    panel.on_click([1])
+    assert panel.state.tags[1] == "#1 · <i>" and "<b>#1 · &lt;i&gt;</b>" in P.numbers_html(panel.state, panel.state.look())
+
+
+def test_a_host_that_answers_nothing():
+    panel = explorers.invariances(layers("images"), image_set())
+    panel.finish()
+    assert panel.message.value == "" and "same prediction" not in panel.drawn.value and panel.said.value == ""
+    panel.close()
+
+
+def test_few_inputs_have_no_variance():
+    panel = explorers.invariances(layers(), image_set(7))
+    panel.finish()
+    assert panel.message.value == "" and not panel.state.shares and "v’s share of" not in panel.table.value
+    panel.close()
+
+
+def test_errors_are_shown_and_go_away(panel, monkeypatch):
+    monkeypatch.setattr(panel.state, "look", lambda: 1 / 0)
+    panel.again.click()
+    assert "ZeroDivisionError" in panel.message.value
+    monkeypatch.undo()
+    panel.again.click()
+    assert panel.message.value == ""
+
+
+def test_the_page_holds_every_choice_and_leaves_the_panel_as_it_was(panel, tmp_path):
+    panel.chosen.value, panel.seed.value = 30, 5
+    text = panel.to_html(tmp_path/"page.html").read_text(encoding="utf-8")
+    assert len(text) < 15e6 and not re.search(r"<(script|link|img)[^>]*(src|href)=['\"]https?:", text)
+    known = json.loads(re.search(r"<script type='application/json' id='data'>(.*?)</script>", text, re.S)[1], parse_constant=pytest.fail)
+    assert [len(c["options"]) for c in known["controls"]] == [25, 4] and known["views"][0]["n"] == 100 == len(known["views"][1]["frames"])
+    assert (panel.state.index, panel.state.seed) == (30, 5) and "computing" not in text.split("id='data'")[1]
+
+
+def test_an_event_is_fast(panel):
+    seconds = []
+    for i in range(20):
+        start = time.process_time()
+        panel.on_click([i])
+        seconds.append(time.process_time() - start)
+    assert np.median(seconds) < 0.06
