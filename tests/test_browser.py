@@ -167,13 +167,15 @@ def test_sketch_pad(live):
 
 
 TRAINED = """
+from dataclasses import replace
 from iin_nb.fit import Recipe
 from iin_nb.flow import FlowConfig
 class Words:
     def encode(self, texts): return torch.tensor([[float(w in t.split()) for w in NUMBERS] for t in texts])
 import torch
 NUMBERS = "zero one two three four five six seven eight nine".split()
-digits, quick = iin.data.color_digits().rows(0, 800), dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, copies=1, baseline=False)
+digits = replace(iin.data.color_digits().rows(0, 800), n_train=700)
+quick = dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, copies=1, baseline=False)
 painter, texts = iin.zoo.load("digits-autoencoder"), [f"a {NUMBERS[k]}" for k in digits.table["class"]]
 quick["config"] = FlowConfig(64, n_blocks=2, hidden=16)
 """
@@ -210,7 +212,7 @@ inv = iin.invariances(reader, painter, digits, ["features", "head"], autoencoder
 def test_invariances(live):
     "The table of many inputs comes by itself; another input, a layer less, v drawn again: all are seen."
     page = live(LAYERS + "panel = iin.explorers.invariances(inv, iin.data.color_digits().held_out)\npanel")
-    says(page, r"features\s+-?\d\.\d\d \(rebuilt", 60_000)
+    says(page, r"features\s+-?\d\.\d\d \(", 60_000)
     sheets = "[...document.querySelectorAll('.iin-panel .iin-sheet')].map(e => e.style.cssText)"
     first = page.evaluate(sheets)
     assert len(first) == 2, "a row of samples a layer"
@@ -248,6 +250,8 @@ def test_attack(live):
     page.keyboard.press("ArrowRight")
     page.wait_for_function(f"was => {sheets}[0] != was", arg=first[0])
     page.keyboard.press("Home")
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.07))
+    page.wait_for_function("document.querySelector('.iin-panel select').selectedOptions[0].innerText.startsWith('#1 ')")
     says(page, r"attacked 1\.00, random signs 1\.00")
 
 

@@ -112,7 +112,7 @@ class AttackState(LayerState):
 def pictures_html(seen: Attacked) -> str:
     "Input, noise, attacked and control with the host's answers, as html."
     p, said = seen.probabilities.max(1).values.tolist(), seen.said
-    words = [f"input: {said[0]} ({p[0]:.2f})", "signs", f"attacked: {said[1]} ({p[1]:.2f})", f"random: {said[2]} ({p[2]:.2f})"]
+    words = [f"input {said[0]}, {p[0]:.0%}", "signs", f"attacked {said[1]}, {p[1]:.0%}", f"random {said[2]}, {p[2]:.0%}"]
     shown = torch.cat([seen.pictures[:1], seen.noise, seen.pictures[1:]])
     return contact_sheet(thumbnails(shown), words, [False, False, said[1] != said[0], said[2] != said[0]], columns=2, room=128)
 
@@ -155,10 +155,9 @@ class AttackPanel(Panel):
 
     def _arranged(self) -> list[W.Widget]:
         line = W.HBox([self.eps, self.again, self.seed, self.certificate])
-        left = W.VBox([self.chosen, self.sheet], layout=dict(width="206px"))
-        two = W.HBox([left, W.VBox([self.pictures], layout=dict(width="272px"))])
-        top = W.HBox([two, W.VBox([self.seen, self.note], layout=dict(flex="1 1 480px"))])
-        for box in (line, top, two): box.add_class("iin-flow")
+        left = W.VBox([self.chosen, self.sheet, self.pictures], layout=dict(width="272px"))
+        top = W.HBox([left, W.VBox([self.seen, self.note], layout=dict(flex="1 1 420px"))])
+        for box in (line, top): box.add_class("iin-flow")
         return [line, top]
 
     def _listen(self) -> None:

@@ -58,11 +58,11 @@ class Taken:
         "Of some of the pictures."
         return Taken(self.pictures[rows], self.cosine[rows], self.random, self.answers[rows], self.answer)
 
-    @property
-    def told(self) -> str:
-        "In one line."
+    def told(self, plain: "Taken | None" = None) -> str:
+        "In one line of html, with the plain reconstruction's cosine if it is given."
         same = f" · same prediction {len(self.answers) - sum(self.wrong)} of {len(self.answers)}" if self.answers else ""
-        return f"cosine {float(self.cosine.mean()):.2f} (unrelated {self.random:.2f}), share <b>{self.share:.2f}</b>{same}"
+        beside = f"unrelated {self.random:.2f}" + ("" if plain is None else f", rebuilt {float(plain.cosine[0]):.2f}")
+        return f"cosine {float(self.cosine.mean()):.2f} ({beside}), share <b>{self.share:.2f}</b>{same}"
 
 
 class LayerState(Mapless):
@@ -163,34 +163,36 @@ def layer_html(name: str, t: Translation, seen: Taken, plain: Taken, n: int) -> 
     words = seen.answers or [f"v {i + 1}" for i in range(n)]
     pictures = contact_sheet(thumbnails(seen.pictures), words, seen.wrong, columns=10)
     size = " × ".join(map(str, t.source.shape))
-    return f"<div><b>{html.escape(name)}</b>, {size}: {seen.told}; rebuilt {float(plain.cosine[0]):.2f}{pictures}</div>"
+    return f"<div><b>{html.escape(name)}</b>, {size}: {seen.told(plain)}{pictures}</div>"
 
 
 def bar(share: float, color: str, text: str) -> str:
     "A share in [0, 1] as a bar with a text on it, as html."
     fill = f"linear-gradient(to right, color-mix(in srgb, {color} 45%, transparent) {100 * share:.0f}%, transparent 0)"
-    return f"<span style='display: inline-block; width: 138px; padding: 0 4px; background: {fill}'>{text}</span>"
+    return f"<span style='display: inline-block; width: 100px; padding: 0 3px; background: {fill}'>{text}</span>"
 
 
 def table_html(s: InvarianceState) -> str:
     "What each layer keeps, over many inputs, as html; what is not known yet is said to be computed."
     factors = next(iter(s.shares.values()), {"z̄": None})
     hue = {"z̄": figures.GRAY} | figures.factor_colors([k for k in factors if k != "z̄"])
-    many, cell = min(MANY, len(s.images)), "style='text-align: left; padding: 2px 12px 2px 0'"
+    many, cell = min(MANY, len(s.images)), "style='text-align: left; vertical-align: top; padding: 2px 8px 2px 0'"
     cells = lambda tag, parts: "".join(f"<{tag} {cell}>{p}</{tag}>" for p in parts)
     body = ""
     for name in s.layers:
         f, e = s.trust.get(name), s.shares.get(name)
-        same = "" if f and f.same_prediction is None else f"{f.same_prediction:.2f} (rebuilt {f.rebuilt_same:.2f})" if f else "computing …"
-        shares = [bar(e[k].by_v, hue[k], f"{e[k].by_v:.2f} <small>[{e[k].low:.2f}, {e[k].high:.2f}]</small>") for k in e] if e else \
-            (["computing …"] if many >= 8 else [])
-        body += f"<tr>{cells('td', [html.escape(name), f'{f.share:.2f} (rebuilt {f.rebuilt_share:.2f})' if f else '', same, *shares])}</tr>"
-    head = cells("th", ["layer", "share of the way", "same prediction", *(f"v’s share of {html.escape(k)}" for k in factors if many >= 8)])
-    note = (f"Over {many} inputs at random, whatever is chosen. Share of the way: cosine of the samples, from an unrelated picture’s (0) to 1. "
-            f"v’s share: of a factor’s variance over inputs and {EACH} draws each, the part that is v’s, which the layer has let go; with its 95% "
-            "interval.")
-    return (f"<table style='border-collapse: collapse; line-height: 1.4'><tr>{head}</tr>{body}</table>"
-            f"<div style='max-width: 760px; line-height: 1.35; opacity: 0.75'>{note}</div>")
+        share = f"{f.share:.2f} <small>({f.rebuilt_share:.2f})</small>" if f else ""
+        same = "computing …" if f is None else "" if f.same_prediction is None else \
+            f"{f.same_prediction:.2f} <small>({f.rebuilt_same:.2f})</small>"
+        shares = [bar(v.by_v, hue[k], f"{v.by_v:.2f} <small>{v.low:.2f} to {v.high:.2f}</small>") for k, v in e.items()] if e else \
+            ["computing …"] * (many >= 8)
+        body += f"<tr>{cells('td', [html.escape(name), share, same, *shares])}</tr>"
+    head = cells("th", ["layer", "share", "same", *(f"v of {html.escape(k)}" for k in factors if many >= 8)])
+    note = (f"Over {many} inputs at random, whatever is chosen; in brackets the plain reconstructions. Share: the samples’ cosine with "
+            "their input, on the way from an unrelated picture’s (0) to 1. Same: how many have its prediction. v of a factor: the part of its "
+            f"variance over inputs and {EACH} draws each that is v’s, which the layer has let go, with a 95% interval.")
+    return ("<div style='overflow-x: auto'><table style='border-collapse: collapse; line-height: 1.4; white-space: nowrap'>"
+            f"<tr>{head}</tr>{body}</table></div><div style='max-width: 760px; line-height: 1.35; opacity: 0.75'>{note}</div>")
 
 
 def promise(inv: Invariances) -> str:
@@ -222,11 +224,13 @@ class InvarianceParts(Panel):
 
     def _arranged(self) -> list[W.Widget]:
         for image in (self.picture, self.rebuilt): image.add_class("iin-crisp")
-        line = W.HBox([self.again, self.seed, self.same_v, W.HTML("<b>layers</b>"), *self.ticks.values(), self.certificate])
+        ticks = W.HBox([W.HTML("<b>layers</b>"), *self.ticks.values()])
+        line = W.HBox([self.again, self.seed, self.same_v, ticks, self.certificate])
         left = W.VBox([self.chosen, self.sheet], layout=dict(width="206px"))
-        both = W.VBox([W.HTML("the input"), self.picture, self.said, W.HTML("its plain reconstruction"), self.rebuilt], layout=dict(width="172px"))
+        both = W.VBox([W.HTML("the input"), self.picture, self.said, W.HTML("its plain reconstruction"), self.rebuilt])
+        both.layout.width = "172px"
         top = W.HBox([left, both, W.VBox([self.drawn], layout=dict(flex="1 1 480px"))])
-        for box in (line, top): box.add_class("iin-flow")
+        for box in (line, top, ticks): box.add_class("iin-flow")
         return [line, top, self.table]
 
 
@@ -290,7 +294,7 @@ class InvariancePanel(InvarianceParts):
 # %% ../../nbs/53_explorer_invariances.ipynb #38ea987b
 def numbers_html(s: InvarianceState, seen: dict[str, tuple[Taken, Taken]]) -> str:
     "What each layer says of its row of samples, as html."
-    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{t.told}</td></tr>" for k, (t, _) in seen.items())
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{t.told(plain)}</td></tr>" for k, (t, plain) in seen.items())
     return f"<p><b>{html.escape(s.tags[s.index])}</b>. Rows from above:</p><table>{rows}</table>"
 
 
@@ -322,5 +326,5 @@ def invariances(
     n: int = 5,                        # samples a layer
     seed: int = 0,
 ) -> InvariancePanel:
-    "Pictures that layers of a host cannot tell from one picture, checked: choose it and the layers, draw v again, the same at all layers or not."
+    "What layers cannot tell from one picture, checked: choose it and the layers, draw v again, the same at all layers or not."
     return InvariancePanel(InvarianceState(inv, data, index, tuple(layers), n, seed))

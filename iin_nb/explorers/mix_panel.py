@@ -66,7 +66,7 @@ def mix_html(s: MixState, seen: dict[str, tuple[Taken, Taken]]) -> str:
         pictures = contact_sheet(thumbnails(both), said, wrong, 2, 96)
         shares = f"share {one.share:.2f}, {other.share:.2f}"
         blocks.append(f"<div><b>{html.escape(name)}</b><br>{shares}{pictures}</div>")
-    return f"<div style='display: flex; flex-wrap: wrap; gap: 10px 22px'>{''.join(blocks)}</div>"
+    return f"<div style='display: flex; flex-wrap: wrap; gap: 10px 20px'>{''.join(blocks)}</div>"
 
 
 NOTE = ("Of each layer left z of A with v of B, right z of B with v of A; above them the host’s prediction, red where it is not that of "
@@ -80,7 +80,7 @@ class MixPanel(Panel):
         narrow = dict(description_width="initial")
         options = [(t, i) for i, t in enumerate(state.tags)]
         self.chosen = {k: W.Dropdown(options=options, value=getattr(state, k), description=k.upper(), style=narrow) for k in "ab"}
-        for menu in self.chosen.values(): menu.layout.width = "180px"
+        for menu in self.chosen.values(): menu.layout.width = "144px"
         self.pictures = {k: W.Image(format="png") for k in "ab"}
         self.side = W.ToggleButtons(options=[("A", "a"), ("B", "b")], description="a click sets", style=dict(button_width="40px") | narrow)
         self.swap = W.Button(description="swap", icon="exchange", layout=dict(width="80px"), tooltip="A for B")
@@ -93,7 +93,7 @@ class MixPanel(Panel):
     def _arranged(self) -> list[W.Widget]:
         for image in self.pictures.values(): image.add_class("iin-crisp")
         left = W.VBox([self.side, self.sheet], layout=dict(width="206px"))
-        two = W.HBox([W.VBox([self.chosen[k], self.pictures[k]], layout=dict(width="190px")) for k in "ab"])
+        two = W.HBox([W.VBox([self.chosen[k], self.pictures[k]], layout=dict(width="152px")) for k in "ab"])
         top = W.HBox([left, W.VBox([two, self.swap]), W.VBox([self.mixed, self.note], layout=dict(flex="1 1 480px"))])
         for box in (top, two): box.add_class("iin-flow")
         return [self.certificate, top]
@@ -120,16 +120,16 @@ class MixPanel(Panel):
         s = self.state
         for k, picture in self.pictures.items():
             with self.quiet(): self.chosen[k].value = getattr(s, k)
-            show_picture(picture, s.images[getattr(s, k)], 160)
+            show_picture(picture, s.images[getattr(s, k)], 144)
         frame(self.sheet, getattr(s, self.side.value))
         self.mixed.value = mix_html(s, s.look())
 
     def page(self) -> str: return mix_page(self)
 
-# %% ../../nbs/54_explorer_mix.ipynb #4248f693
+# %% ../../nbs/54_explorer_mix.ipynb #2bf1bf52
 def told_html(seen: dict[str, tuple[Taken, Taken]]) -> str:
     "What each layer says of both mixes, as html."
-    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{one.told}</td><td>{two.told}</td></tr>" for k, (one, two) in seen.items())
+    rows = "".join(f"<tr><td>{html.escape(k)}</td><td>{one.told()}</td><td>{two.told()}</td></tr>" for k, (one, two) in seen.items())
     return f"<table><tr><th>layer</th><th>z of A, v of B: beside A</th><th>z of B, v of A: beside B</th></tr>{rows}</table>"
 
 
