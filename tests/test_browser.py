@@ -190,7 +190,7 @@ def test_translate(live):
     says(page, "one of the known sentences")
     sheets = "[...document.querySelectorAll('.iin-panel .iin-sheet')].map(e => e.style.cssText)"
     first, way = page.evaluate(sheets)
-    page.get_by_role("combobox").first.fill("an eight")
+    page.locator(".iin-panel input[type=text]").first.fill("an eight")
     page.keyboard.press("Enter")
     page.wait_for_function(f"was => {sheets}[0] != was", arg=first)
     page.wait_for_function(f"was => {sheets}[1] != was", arg=way)
@@ -232,7 +232,7 @@ def test_mix(live):
     chosen = "[...document.querySelectorAll('.iin-panel select')].map(e => e.selectedOptions[0].innerText.split(' ')[0])"
     page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.5))
     page.wait_for_function(f"{chosen}[0] == '#19'")
-    page.get_by_role("button", name="B", exact=True).click()
+    page.locator(".iin-panel").get_by_role("button", name="B", exact=True).click()
     page.wait_for_timeout(500)   # two clicks at once are a double click
     page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.97, 0.07))
     page.wait_for_function(f"{chosen}[1] == '#5'")
