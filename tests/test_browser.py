@@ -175,7 +175,7 @@ class Words:
 import torch
 NUMBERS = "zero one two three four five six seven eight nine".split()
 digits = replace(iin.data.color_digits().rows(0, 800), n_train=700)
-quick = dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, copies=1, baseline=False)
+quick = dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, baseline=False)
 painter, texts = iin.zoo.load("digits-autoencoder"), [f"a {NUMBERS[k]}" for k in digits.table["class"]]
 quick["config"] = FlowConfig(64, n_blocks=2, hidden=16)
 """
