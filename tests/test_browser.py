@@ -166,6 +166,41 @@ def test_sketch_pad(live):
     page.wait_for_function(f"was => {back} == was", arg=blank)
 
 
+TRAINED = """
+from iin_nb.fit import Recipe
+from iin_nb.flow import FlowConfig
+class Words:
+    def encode(self, texts): return torch.tensor([[float(w in t.split()) for w in NUMBERS] for t in texts])
+import torch
+NUMBERS = "zero one two three four five six seven eight nine".split()
+digits, quick = iin.data.color_digits().rows(0, 800), dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, copies=1, baseline=False)
+painter, texts = iin.zoo.load("digits-autoencoder"), [f"a {NUMBERS[k]}" for k in digits.table["class"]]
+quick["config"] = FlowConfig(64, n_blocks=2, hidden=16)
+"""
+
+
+def test_translate(live):
+    "A typed sentence is painted; the way from A to B follows by itself; a slider moves along it; v drawn again is another."
+    page = live(TRAINED, "t = iin.translate(Words(), painter, (texts, digits.images), **quick)\n"
+                "panel = iin.explorers.translate(t, texts, 'a seven', 'a three', iin.zoo.judge())\npanel",
+                ready=".iin-panel .iin-sheet")
+    says(page, "v 1 to v 3 of the samples")
+    says(page, "one of the known sentences")
+    sheets = "[...document.querySelectorAll('.iin-panel .iin-sheet')].map(e => e.style.cssText)"
+    first, way = page.evaluate(sheets)
+    page.get_by_role("combobox").first.fill("an eight")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"was => {sheets}[0] != was", arg=first)
+    page.wait_for_function(f"was => {sheets}[1] != was", arg=way)
+    says(page, "nearest known: “a eight”")
+    page.get_by_role("slider").first.focus()
+    for _ in range(5): page.keyboard.press("ArrowRight")
+    says(page, "10 samples of 5% of the way from A to B")
+    drawn = page.evaluate(sheets)[0]
+    page.get_by_role("button", name="draw again").click()
+    page.wait_for_function(f"was => {sheets}[0] != was", arg=drawn)
+
+
 PAGES = {"factors": "classifier", "walk": "autoencoder", "response": "classifier", "analogies": "classifier", "browse": "classifier",
          "samples": "autoencoder"}
 

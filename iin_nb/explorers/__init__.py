@@ -3,7 +3,8 @@
 from importlib import import_module as _import
 
 _builders = {"factors": "factor_panel", "walk": "walk_panel", "response": "response_panel", "analogies": "analogy_panel",
-             "browse": "browse_panel", "samples": "sample_panel", "sketch_pad": "sketch_pad_widget"}  # function: its module
+             "browse": "browse_panel", "samples": "sample_panel", "sketch_pad": "sketch_pad_widget",
+             "translate": "translate_panel", "invariances": "invariance_panel"}  # function: its module
 
 __all__ = [*_builders]
 

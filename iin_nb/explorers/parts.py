@@ -117,6 +117,11 @@ class Scene:
         return over or bool(new)
 
     @property
+    def title(self) -> str:
+        "What saved pages are called after."
+        return self.expl.host.name
+
+    @property
     def names(self) -> list[str]:
         "The factors, the residual last."
         return [n for n in self.expl.layout.names if n != "residual"] + ["residual"]
@@ -601,7 +606,7 @@ class Panel(W.VBox):
     @told
     def on_save(self) -> None:
         "Save the page in the working folder, under a name that is free."
-        name = f"{self.state.expl.host.name}-{type(self).__name__.removesuffix('Panel').lower()}"
+        name = f"{self.state.title}-{type(self).__name__.removesuffix('Panel').lower()}"
         free = next(p for i in count(1) if not (p := Path(f"{name}{'' if i == 1 else f'-{i}'}.html")).exists())
         path = self.to_html(free).resolve()
         self.message.value = f"saved: {html.escape(str(path))}, {path.stat().st_size / 1e6:.1f} MB"
