@@ -240,7 +240,8 @@ nav { margin: 1.2em 0 } nav a { margin-right: 1.2em } a { color: light-dark(#334
 ul { padding-left: 1.2em } li { max-width: 72ch; margin: .2em 0 }
 pre { background: var(--box); padding: .8em; white-space: pre-wrap; font-size: .85em }
 dt { font-weight: 600; margin-top: .5em } dd { margin-left: 1.4em }
-@media (max-width: 940px) { figure > div { zoom: .9 } } @media (max-width: 850px) { figure > div { zoom: .73 } } @media (max-width: 690px) { figure > div { zoom: .6 } body { font-size: 15px } }
+@media (max-width: 940px) { figure > div { zoom: .9 } } @media (max-width: 850px) { figure > div { zoom: .73 } }
+@media (max-width: 690px) { figure > div { zoom: .6 } body { font-size: 15px } }
 @media print { :root { color-scheme: light } @page { margin: 14mm }
   body { margin: 0; max-width: none; padding: 0; font-size: 10.5pt } figure > div { zoom: .73 }
   figure:has([id$=analogies]) > div { zoom: .56 } nav { display: none }
