@@ -60,7 +60,8 @@ def keep_png() -> bool:
 # %% ../nbs/40_figures.ipynb #1e1e95f6
 CLASS_COLORS = ("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6",
                 "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd")         # Petroff 2021
-FACTOR_COLORS = ("#4058e8", "#2fb98c", "#dc4fa7", "#7e981d")   # residual, then the concepts in the order of the layout
+FACTOR_COLORS = ("#4058e8",                                    # residual, then the concepts in the order of the layout
+                 "#2fb98c", "#dc4fa7", "#7e981d", "#106078", "#af9fe7", "#973820", "#f750ff", "#7800ff")
 HERE = "#e8001c"                                               # the current point, and nothing else
 GRAY = "rgba(128, 128, 128, 0.75)"                             # lines and marks that must be seen on both papers
 WIDTH = 900                                                    # pixels; fits a notebook column and a printed page
@@ -73,7 +74,7 @@ def class_colors(classes: np.ndarray) -> list[str]:
 
 
 def factor_colors(names: Sequence[str]) -> dict[str, str]:
-    "A hue per factor: the residual's is fixed, the others follow in order."
+    "A hue per factor: the residual's is fixed, the others follow in order; after eight, they come round again."
     rest = [n for n in names if n != "residual"]
     return {"residual": FACTOR_COLORS[0], **{n: FACTOR_COLORS[1 + i % (len(FACTOR_COLORS) - 1)] for i, n in enumerate(rest)}}
 

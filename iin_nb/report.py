@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['STYLE', 'READ', 'UNITS', 'TERMS', 'WORDS', 'LEAD', 'LIVE', 'finding', 'kept', 'table', 'analogy_figure',
            'strip_figure', 'sample_figure', 'response_figure', 'walk_figure', 'axes_figure', 'own_figures',
-           'host_figures', 'linear_probes', 'card', 'words', 'page', 'plain', 'headline', 'write', 'measure', 'page_of']
+           'host_figures', 'linear_probes', 'ridge_probes', 'card', 'words', 'page', 'plain', 'headline', 'write',
+           'measure', 'page_of']
 
 # %% ../nbs/50_report.ipynb #2990d7b6
 import html
@@ -23,9 +24,10 @@ from torch import Tensor
 from . import edit, embed, figures, scores
 from .core import HostError, generator, whole_file
 from .data import ImageSet
-from .explanation import Explanation, baseline
+from .explanation import Explanation, _labelled, baseline
 from .factors import PUBLISHED_DIMS, Factors
 from .latents import encode as encode_all
+from .pairs import Concept
 from .response import answer_names, answers, class_logits, every_answer, sobol
 
 # %% ../nbs/50_report.ipynb #31d723c2
@@ -35,8 +37,9 @@ def _strength(share: float) -> str:
 
 
 def _known(found: dict, concept: str, block: str = "z") -> float:
-    "The better of the linear and the MLP probe."
-    return max(found[kind][concept][block] for kind in ("probe", "probe_mlp") if kind in found)
+    "The best of the linear, the MLP and, from z where it was asked, the ridge probe."
+    read = (found.get(kind, {}).get(concept, {}).get(block) for kind in ("probe", "probe_mlp", "ridge"))
+    return max(v for v in read if v is not None)
 
 
 def _kept(found: dict, concept: str) -> float:
@@ -124,6 +127,13 @@ def _pick(images: ImageSet, n: int, seed: int, one_of_each: str | None = None) -
     first = {values[i]: i for i in reversed(order) if values[i] is not None and values[i] == values[i]}   # NaN is not itself
     each = [first[v] for v in sorted(first, key=lambda v: (type(v).__name__, v))]
     return torch.tensor([*each, *(i for i in order if i not in each)][:n])
+
+
+def _asked(images: ImageSet, column: str | None, seed: int) -> int:
+    "The row that is asked about: drawn as by `_pick`, the first one with a label in `column` where any has one."
+    rows = _pick(images, len(images), seed).tolist()
+    known = [True] * len(images) if column is None else images.table[column].notna().tolist()
+    return next((i for i in rows if known[i]), rows[0])
 
 
 def _class_column(expl: Explanation, images: ImageSet) -> str | None:
@@ -216,6 +226,7 @@ p, figcaption, dd { max-width: 72ch }
 .fails { background: light-dark(#fdeeee, #3a1618); border-color: #e8001c; font-weight: 600 }
 figure { margin: 1.6em 0 2.2em; overflow-x: auto } figcaption { color: var(--soft); font-size: .93em; margin-top: .4em }
 .js-plotly-plot text { fill: var(--ink) !important }
+.js-plotly-plot [style*="stroke: rgb(31, 36, 48)"] { stroke: var(--ink) !important }
 .textpoint text { text-shadow: 0 0 2px var(--ground), 0 0 2px var(--ground), 0 0 2px var(--ground) !important }
 .words { background: var(--box); padding: .5em 1em; font-size: .9em } .words summary { font-weight: 600; cursor: pointer }
 .words dl { display: grid; grid-template-columns: 8.5em 1fr; gap: .2em .8em; margin: .5em 0 } .words dt, .words dd { margin: 0 }
@@ -229,7 +240,8 @@ nav { margin: 1.2em 0 } nav a { margin-right: 1.2em } a { color: light-dark(#334
 ul { padding-left: 1.2em } li { max-width: 72ch; margin: .2em 0 }
 pre { background: var(--box); padding: .8em; white-space: pre-wrap; font-size: .85em }
 dt { font-weight: 600; margin-top: .5em } dd { margin-left: 1.4em }
-@media (max-width: 940px) { figure > div { zoom: .73 } } @media (max-width: 690px) { figure > div { zoom: .6 } body { font-size: 15px } }
+@media (max-width: 940px) { figure > div { zoom: .9 } } @media (max-width: 850px) { figure > div { zoom: .73 } }
+@media (max-width: 690px) { figure > div { zoom: .6 } body { font-size: 15px } }
 @media print { :root { color-scheme: light } @page { margin: 14mm }
   body { margin: 0; max-width: none; padding: 0; font-size: 10.5pt } figure > div { zoom: .73 }
   figure:has([id$=analogies]) > div { zoom: .56 } nav { display: none }
@@ -262,9 +274,13 @@ def _probe_table(found: dict, units: dict[str, str]) -> str:
     kinds = (("probe", "linear"), ("probe_mlp", "MLP"), ("linear", "linear, of the linear map instead of T"))
     rows = [[f"{c}, {units[c]}, {name}", *(_probed(v) for v in found[kind][c].values()), _probed(found["chance"][c])]
             for c in found["probe"] for kind, name in kinds if found.get(kind)]
+    few = found.get("ridge") or {}
+    for c, r in few.items():
+        rows.append([f"{c}, {units[c]}, ridge, on training pictures", *(_probed(r.get(b)) for b in found["probe"][c]), None])
     note = ("Fitted on half of the held-out originals, tested on the other half. Chance: the linear probe from z on shuffled labels. A "
             "block may read better than z, of which it is a function: T is not linear, and a probe learns more easily from few numbers."
-            + (" The linear map: T’s start, blocks of the same sizes fitted to the same pairs." if found.get("linear") else ""))
+            + (" The linear map: T’s start, blocks of the same sizes fitted to the same pairs." if found.get("linear") else "")
+            + (" Ridge: fitted on training pictures, tested on all held-out ones, few for as many numbers as z has." if few else ""))
     return _rows(head, rows, note)
 
 
@@ -288,7 +304,7 @@ def _response_table(found: dict) -> str:
 
 def _size_table(found: dict) -> str:
     head, note = ["factor", "dimensions", "E‖z̃‖² / d"], "E‖z̃‖² / d is 1 for N(0, I), less for a block that its concept does not fill."
-    rows = [[k, str(d), found["block_scale"][k]] for k, d in found["dims"].items()]
+    rows = [[k, f"{d:,}", found["block_scale"][k]] for k, d in found["dims"].items()]
     if "walk" not in found: return _rows(head, rows, note)
     rows = [[*row, found["walk"][row[0]]["visited"], f"{found['walk'][row[0]]['stayed']:.1%}"] for row in rows]
     looked = "" if found["walk_every"] == 1 else f", one step in {found['walk_every']} looked at"
@@ -301,7 +317,7 @@ READ = {
         "a dot is what a linear probe reads of the concept from one block, on held-out pictures. A concept’s own block should do as well "
         "as z, or better: T is not linear, and few numbers are easier to learn from. Every other block should sit on the dashed chance "
         "line, and what lies beyond it leaks. Where z itself is at chance, these probes find nothing of the concept there: the host has "
-        "let go of it, but for what a block may still show.",
+        "let go of it, but for what a block or, in the table, a ridge regression may still show.",
     "analogies":
         "along each row the target keeps everything but the named factor, which comes from the source above. The last panel exchanges "
         "random dimensions of z̃, as many as the widest concept has: were the named panels no better, the names would mean nothing.",
@@ -325,8 +341,9 @@ READ = {
         "the sizes of the blocks by four rules. The released code’s formula is nearly flat: with two factors, one can only get 15.5 % to "
         "42.2 % of the dimensions, whatever the host.",
     "training":
-        "negative log-likelihood of pairs while T trains, lower is better. The training line also carries the contrastive term (would a "
-        "member find its partner?), so it begins above. The kept weights are those with the lowest loss on pictures that T did not learn "
+        "negative log-likelihood of pairs while T trains, lower is better, with a contrastive term (would a member find its partner?); "
+        "where the title does not name it, the training line alone carries it and begins above. "
+        "The kept weights are those with the lowest loss on pictures that T did not learn "
         "from, of which the validation line is; where it rises again, T only learns its pictures by heart.",
 }
 UNITS = {True: "R²", False: "accuracy"}   # of a probe, by whether the concept is continuous
@@ -344,24 +361,25 @@ def _probe_figure(found: dict, units: dict[str, str], below: str) -> go.Figure:
 
 def own_figures(expl: Explanation, found: dict, images: ImageSet, read: Callable | None = None, seed: int = 0) -> dict[str, go.Figure]:
     "The figures that any explanation has, by name, the telling ones first."
-    parts, row, column = {}, int(_pick(images, 1, seed + 7)[0]), _class_column(expl, images)
+    parts, column = {}, _class_column(expl, images)
+    row = _asked(images, column, seed + 7)
     if "response" in found:
-        what = f"#{row}" if column is None else f"#{row}, a {images.table[column].iloc[row]}"
+        what = f"#{row}" if column is None else f"#{row}, {column} {images.table[column].iloc[row]}"
         what += ", pictures read by the judge" if read else ""
         parts["response"] = response_figure(expl, expl.encode(images.images[row:row + 1]), what, read, seed, images)
     if expl.host.outputs == "images": parts["analogies"] = analogy_figure(expl, images, seed)
-    below = ", ".join(f"{k} {d}" for k, d in expl.layout.dims.items()) + f" of {expl.layout.total} dimensions"
+    below = ", ".join(f"{k} {d:,}" for k, d in expl.layout.dims.items()) + f" of {expl.layout.total:,} dimensions"
     units = {c.name: UNITS[c.continuous] for c in expl.concepts}
     if units: parts["probe"] = _probe_figure(found, units, f"linear probes; {below}")
-    curve = expl.history.frame()
-    if len(curve): parts["training"] = figures.training_curve(curve, expl.history.unit, expl.history.best_step, title="Training T")
+    curve, (unit, _, more) = expl.history.frame(), expl.history.unit.partition(", ")
+    if len(curve): parts["training"] = figures.training_curve(curve, unit, expl.history.best_step, title="Training T", below=more)
     return parts
 
 
 def host_figures(kind: str, expl: Explanation, found: dict, images: ImageSet, maps: embed.Atlas, judge: Callable,
                  seed: int = 0) -> dict[str, go.Figure]:
     "Every figure of one host by name, the telling ones first."
-    pictures, row = expl.host.outputs == "images", int(_pick(images, 1, seed + 7)[0])
+    pictures, row = expl.host.outputs == "images", _asked(images, None, seed + 7)
     read = judge if pictures else None
     rules = {"ours, used here": found["dims"], **expl.recipe.get("dims_by_rule", {}), "published": PUBLISHED_DIMS[kind]}
     parts = own_figures(expl, found, images, judge if pictures else None, seed)
@@ -431,13 +449,39 @@ def linear_probes(expl: Explanation, images: ImageSet, seed: int = 0) -> dict[st
     return scores.probes(expl, f, z, held.table)
 
 
+def _ridge(c: Concept, z: list[Tensor], y: list[Tensor]) -> float:
+    "Accuracy or R² of a ridge regression, fitted on the first of each list and tested on the second."
+    from sklearn.linear_model import RidgeClassifierCV, RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    model = (RidgeCV if c.continuous else RidgeClassifierCV)([10.0 ** k for k in range(-1, 6)])
+    return float(make_pipeline(StandardScaler(), model).fit(z[0].numpy(), y[0].numpy()).score(z[1].numpy(), y[1].numpy()))
+
+
+def ridge_probes(expl: Explanation, images: ImageSet, most: int = 2000) -> dict[str, dict[str, float]]:
+    """{concept: {"z": score}} of ridge regressions from z, of up to `most` pictures of `images.train`, tested on the held-out ones.
+
+    Only where fewer than four held-out pictures a dimension of z are labelled: probes of half of them may miss what z holds."""
+    out, parts = {}, (images.train, images.held_out)
+    for c in expl.concepts:
+        values = [c.read(part.table) for part in parts]
+        rows = [c.labelled(y).nonzero()[:most, 0] for y in values]
+        if len(rows[1]) >= min(4 * expl.layout.total, most) or len(rows[0]) < max(len(rows[1]), 8): continue
+        y = [y[r] for y, r in zip(values, rows, strict=True)]
+        if not c.continuous and len(y[0].unique()) < 2: continue
+        sets = [ImageSet(part.images[r], part.table.iloc[r.numpy()], len(r)) for part, r in zip(parts, rows, strict=True)]
+        out[c.name] = {"z": _ridge(c, [encode_all(expl.host, part).mean for part in sets], y)}
+    return out
+
+
 def _limits(expl: Explanation, found: dict) -> list[str]:
     "What not to conclude, from the numbers of this very explanation."
     said, moved = [], found.get("response", {})
     share = lambda x, c: (x - max(found["chance"][c], 0)) / (1 - max(found["chance"][c], 0))
     for c in found.get("probe", {}):
         own, leak = found["probe"][c][c], _leak(found, c)
-        if share(own, c) < 0.5: said.append(f"The {c} block says little about the {c} ({_probed(own)}).")
+        more = f"; z holds more, {_probed(_known(found, c))}" if share(_known(found, c), c) > share(own, c) + 0.1 else ""
+        if share(own, c) < 0.5: said.append(f"The {c} block says little about the {c} ({_probed(own)}{more}).")
         if share(leak, c) > 0.15: said.append(f"The {c} is also read from another block ({_probed(leak)}): the others are not free of it.")
         if not found.get("linear"): continue
         if own <= found["linear"][c][c] + 0.01 and leak >= _leak(found, c, "linear") - 0.01:
@@ -445,9 +489,18 @@ def _limits(expl: Explanation, found: dict) -> list[str]:
     if moved.get("residual", {}).get("flip_rate", 0) >= 0.05:
         share = f"{moved['residual']['flip_rate']:.0%}"
         said.append(f"The residual changes {share} of the answers: something that the answer uses has no name.")
+    h = expl.history
+    if len(h.rows) >= 4 and h.stopped == "finished" and h.best_step <= h.rows[-1]["step"] / 4:
+        said.append(f"T was best at step {h.best_step} of {h.rows[-1]['step']} and is kept from there: it had few pictures to learn from.")
     if not expl.certificate.holds: said.append("The certificate fails: what T shows need not be what the host does.")
     if moved: said.append("Blocks are drawn one by one: combinations may be asked about that never occur together.")
     return [*said, "One seed, and the held-out inputs at hand: another T, or inputs of another kind, may say something else."]
+
+
+def _count(expl: Explanation, images: ImageSet, what: str = "") -> str:
+    "How many rows there are, and how many of them carry a label, where not all do."
+    known = _labelled(images, expl.concepts)
+    return f"{len(images):,}{what}" + (f" ({known:,} of them labelled)" if known < len(images) else "")
 
 
 def card(expl: Explanation, found: dict, images: ImageSet) -> str:
@@ -455,17 +508,19 @@ def card(expl: Explanation, found: dict, images: ImageSet) -> str:
     h, host, c = expl.history, expl.host, expl.certificate
     size = lambda k: "amount" if k.continuous else f"{len(k.classes)} classes"
     kinds = ", ".join(f"{k.name} ({size(k)}: {', '.join(k.columns)})" for k in expl.concepts)
-    learnt = f"{images.n_train:,} inputs to learn from, " if images.n_train else ""
-    line = lambda kind, k: f"{k} {_probed(found[kind][k][k])} from its own block, at most {_probed(_leak(found, k, kind))} from another"
-    probed = [f"{line('probe', k)}, {_probed(row['z'])} from z; chance {_probed(found['chance'][k])}"
+    learnt = f"{_count(expl, images.train, ' inputs')} to learn from, " if images.n_train else ""
+    most = lambda kind, k: _number(max(_leak(found, k, kind), 0))
+    line = lambda kind, k: f"{k} {_probed(found[kind][k][k])} from its own block, at most {most(kind, k)} from another"
+    wide = lambda k: f" ({_probed(found['ridge'][k]['z'])} by a ridge regression)" if k in (found.get("ridge") or {}) else ""
+    probed = [f"{line('probe', k)}, {_probed(row['z'])} from z{wide(k)}; chance {_probed(found['chance'][k])}"
               for k, row in found.get("probe", {}).items()]
     trained = f"; {h.rows[-1]['step']} steps in {h.seconds:.0f} s, the weights of step {h.best_step} kept" if h.rows else ""
     rows = {"Host": f"{host.name}{f', {type(host.model).__name__}' if host.model is not None else ''}; puts out {host.outputs}",
-            "Layer": f"{host.layer or 'given as functions'}: z of {expl.layout.total} numbers ({' × '.join(map(str, host.z_shape))})",
-            "Data": f"{images.name}: {learnt}{len(images.held_out):,} held out; concepts: {kinds or 'none'}",
+            "Layer": f"{host.layer or 'given as functions'}: z of {expl.layout.total:,} numbers ({' × '.join(map(str, host.z_shape))})",
+            "Data": f"{images.name}: {learnt}{_count(expl, images.held_out)} held out; concepts: {kinds or 'none'}",
             "T": f"{expl.flow!r}{trained}",
             "Certificate": str(c),
-            "Sizes": ", ".join(f"{k} {d}" for k, d in expl.layout.dims.items()),
+            "Sizes": ", ".join(f"{k} {d:,}" for k, d in expl.layout.dims.items()),
             "Linear probes": probed,
             "Response": [f"{k} drawn anew changes {r['flip_rate']:.1%} of the answers" for k, r in found.get("response", {}).items()],
             "Baseline": [f"linear map: {line('linear', k)}" for k in found.get("linear") or {}],
@@ -596,7 +651,8 @@ def measure(expl: Explanation, images: ImageSet, read: Callable | None = None, s
     some = f[torch.randperm(len(f), generator=generator(seed))]
     n, law = scores.DRAWS[expl.host.outputs], dict(read=read, seed=seed)
     probed = {"probe": lambda: scores.probes(expl, f, z, held.table), "probe_mlp": lambda: scores.probes(expl, f, z, held.table, "mlp"),
-              "chance": lambda: scores.chance(expl, z, held.table), "linear": lambda: linear_probes(expl, images, seed)}
+              "chance": lambda: scores.chance(expl, z, held.table), "linear": lambda: linear_probes(expl, images, seed),
+              "ridge": lambda: ridge_probes(expl, images)}
     parts = probed if expl.concepts else {}
     if read or expl.host.outputs == "logits":
         found |= {"read": read is not None, "n_inputs": min(len(f), 200), "n_draws": n}
@@ -624,7 +680,7 @@ def page_of(
     numbers = (_response_table(found) if "response" in found else "") + (_probe_table(found, units) if units else "") + _size_table(found)
     section = f'<section><h2 id="model">The model</h2>{drawn}<h3>The numbers</h3>{numbers}{card(expl, found, images)}</section>'
     named = _listed([*units, "a residual for the rest"])
-    lead = (f"The model <b>{html.escape(name)}</b> was asked about {len(held):,} held-out inputs of {html.escape(images.name)}. An "
+    lead = (f"The model <b>{html.escape(name)}</b> was asked about {len(held):,} held-out inputs of “{html.escape(images.name)}”. An "
             f"invertible network T translates its hidden vector z into factors: {html.escape(named)}. Because T has an exact inverse, "
             "every factor can be changed alone and looked at through the network itself.")
     top = f"<h1>{headline('the model', found)}</h1><p>{lead}</p>{_certificates({'model': (expl, None, None)})}"

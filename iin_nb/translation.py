@@ -331,10 +331,12 @@ class ConditionalFlow(nn.Module):
 
     def init_from(self, z: Tensor, c: Tensor) -> "ConditionalFlow":
         "Standardise conditions c and initialise the flow from a training batch; itself."
+        was = self.training
+        self.eval()   # no noise on the conditions: what starts is the same each time
         with torch.no_grad():
             if self.embedder: self.embedder.init_from(c)
             self.flow.init_from(z, self.embed(c))
-        return self
+        return self.train(was)
 
     def forward(self, z: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         "v (B, D) and log |det ∂v/∂z| (B,) of z (B, D) given conditions c (B, C)."

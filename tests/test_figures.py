@@ -107,7 +107,9 @@ def test_analogies_show_originals_reconstruction_and_control():
 
 def test_classes_and_factors_keep_their_colors():
     assert F.class_colors([3])[0] == F.points(COORDS[:1], np.array([3])).marker.color[0] == F.class_colors(np.arange(10))[3]
-    assert len({*F.CLASS_COLORS, *F.FACTOR_COLORS, F.HERE}) == 15
+    assert len({*F.CLASS_COLORS, *F.FACTOR_COLORS, F.HERE}) == 20
+    assert F.FACTOR_COLORS[:4] == ("#4058e8", "#2fb98c", "#dc4fa7", "#7e981d")   # pages made earlier keep their look
+    assert list(F.factor_colors(["residual", *"abcdefgh"]).values()) == list(F.FACTOR_COLORS)   # eight concepts, eight hues
     assert F.factor_colors(["residual", "digit", "color"]) == F.factor_colors(["digit", "color", "residual"])
     bars = {t.name: t.marker.color for t in F.dims_bars({"a": {"residual": 1, "digit": 1}}).data}
     assert bars == F.factor_colors(["residual", "digit"])

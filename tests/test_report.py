@@ -262,6 +262,26 @@ def test_the_card_says_what_not_to_conclude(found):
     assert "For the color" not in said and "certificate" not in said.lower()
 
 
+def test_few_labels_are_counted_and_asked_for_by_ridge(tmp_path):
+    "The first rows carry no label: the picture that is asked about does, and the card counts those that do."
+    expl, images = explain_digits("logits"), own_set()
+    table = images.table.copy()
+    table["class"] = table["class"].astype(object)
+    table.loc[table.index[250:], ["class", "r", "g", "b"]] = None
+    images = replace(images, table=table)
+    probed = report.ridge_probes(expl, images)
+    assert probed["digit"]["z"] > 0.5 and set(probed) == {"digit", "color"} and not report.ridge_probes(expl, own_set())
+    assert images.held_out.table["class"].notna().iloc[report._asked(images.held_out, "class", 7)]
+    text = " ".join(Page(report.page_of(expl, images, tmp_path/"few.html").read_text(encoding="utf-8")).text)
+    for must in ("200 inputs to learn from, 200 (50 of them labelled) held out", "ridge, on training pictures"): assert must in text, must
+    assert "nan" not in text.lower().replace(",", " ").split()
+
+
+def test_what_only_a_ridge_regression_finds_counts():
+    found = numbers(0.99, -0.08, None) | {"ridge": {"color": {"z": 0.5}}}
+    assert report.kept(found) == "Its layer keeps the digit. It half keeps the color."
+
+
 def test_stored_maps_are_used_where_they_fit():
     expl, images = explain_digits(), toy_digits()[0]
     expl.maps = embed.atlas(expl, images.images, umap=False).coords

@@ -114,6 +114,15 @@ def test_the_condition_matters_and_noise_is_for_training(name):
     assert not torch.equal(net.train()(z, c)[0], net(z, c)[0])
 
 
+def test_a_start_draws_nothing():
+    "No noise on the conditions while a flow is set up: the same start each time, and nobody else's random numbers."
+    config, z, c = FlowConfig(5, n_blocks=2, hidden=8, zero=False), draw(200, 5), draw(200, 7)
+    before = torch.random.get_rng_state()
+    a, b = (ConditionalFlow(config, EmbedderConfig((7,), noise=2.0, **SMALL)).init_from(z, c) for _ in range(2))
+    assert torch.equal(torch.random.get_rng_state(), before) and a.training and not a.eval().init_from(z, c).training
+    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
 def test_conditions_are_standardised_and_constants_stay():
     for shape in ((3,), (4, 3), (3, 5, 5)):
         e = Embedder(EmbedderConfig(shape, **SMALL))

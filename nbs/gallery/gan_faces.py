@@ -78,7 +78,8 @@ def _picture_reader(z: Tensor, values: Tensor) -> nn.Module:
     def aside() -> float: return float(F.mse_loss(torch.cat([net(part) for part in x[cut:].split(200)]), values[cut:]))
 
     n_steps = 10 if experiment.SMALL else 1650
-    fit.train(net, step, aside, fit.Recipe(n_steps=n_steps, lr=4e-3, weight_decay=2e-2, eval_every=n_steps // 10), "of a variance", "reader of pictures")
+    recipe = fit.Recipe(n_steps=n_steps, lr=4e-3, weight_decay=2e-2, eval_every=n_steps // 10)
+    fit.train(net, step, aside, recipe, "of a variance", "reader of pictures")
     return net
 
 

@@ -95,12 +95,18 @@ def encoded(case: Case) -> tuple[Latents, Latents]:
 BATCH = {"our T": 256, "published T": 13}   # half of it: training draws two at once
 
 
-def _config(kind: str, dim: int, seed: int) -> FlowConfig:
-    return FlowConfig(dim, n_blocks=8, hidden=max(128, 2 * dim), seed=seed) if kind == "our T" else FlowConfig.published(dim, seed=seed)
+FEW = 100   # pictures a dimension, below which our T is small and its weights decay fast: of a few sizes the best by held-out nats
 
 
-def _recipe(kind: str, n: int, seed: int) -> fit.Recipe:
-    if kind == "our T": return fit.Recipe(n_steps=n, lr=4e-3, weight_decay=1e-2, eval_every=max(n // 20, 1), seed=seed)
+def _config(kind: str, dim: int, few: bool, seed: int) -> FlowConfig:
+    if kind == "published T": return FlowConfig.published(dim, seed=seed)
+    return FlowConfig(dim, n_blocks=6, hidden=48, depth=0, seed=seed) if few else FlowConfig(dim, hidden=max(128, 2 * dim), seed=seed)
+
+
+def _recipe(kind: str, n: int, few: bool, seed: int) -> fit.Recipe:
+    if kind == "our T":
+        lr, decay = (3e-3, 1.0) if few else (4e-3, 1e-2)
+        return fit.Recipe(n_steps=n, lr=lr, weight_decay=decay, eval_every=max(n // 20, 1), seed=seed)
     return fit.Recipe(n_steps=n, lr=1.1e-4, weight_decay=0, betas=(0.5, 0.9), schedule="constant", eval_every=max(n // 6, 1), seed=seed)
 
 
@@ -118,13 +124,14 @@ def _cost(config: FlowConfig, batch: int, z: Tensor) -> float:
 
 def trained(case: Case, kind: str, seed: int) -> tuple[Flow, dict[str, float]]:
     "T by likelihood alone, on draws from posteriors, without a pair; and its steps and held-out nats a sample. Each gets `SECONDS`."
-    config, layout = _config(kind, case.host.dim, seed), Layout(("residual",), (case.host.dim,))
+    few = len(case.images) < FEW * case.host.dim
+    config, layout = _config(kind, case.host.dim, few, seed), Layout(("residual",), (case.host.dim,))
 
     def make() -> dict[str, Tensor]:
         learn, check = encoded(case)
         some = learn.sample(torch.randint(len(learn), (2048,), generator=generator(seed)), generator(seed))
         n = max(round(SECONDS / _cost(config, 2 * BATCH[kind], some)), 10)
-        T, history = train_flow(learn, check, (), layout, config, _recipe(kind, n, seed), BATCH[kind], weight=0)
+        T, history = train_flow(learn, check, (), layout, config, _recipe(kind, n, few, seed), BATCH[kind], weight=0)
         return T.state_dict() | {"said": torch.tensor([n, history.best_step, history.best / 2])}
 
     weights = experiment.once(f"generation-{case.name}-{kind.replace(' ', '-')}-{seed}", make)
