@@ -189,8 +189,10 @@ def table_html(s: InvarianceState) -> str:
         body += f"<tr>{cells('td', [html.escape(name), share, same, *shares])}</tr>"
     head = cells("th", ["layer", "share", "same", *(f"v of {html.escape(k)}" for k in factors if many >= 8)])
     note = (f"Over {many} inputs at random, whatever is chosen; in brackets the plain reconstructions. Share: the samples’ cosine with "
-            "their input, on the way from an unrelated picture’s (0) to 1. Same: how many have its prediction. v of a factor: the part of "
-            f"its variance over inputs and {EACH} draws each that is v’s, which the layer has let go, with a 95% interval.")
+            "their input, on the way from an unrelated picture’s (0) to 1. Same: how many have its prediction.")
+    if factors and many >= 8:
+        note += (f" v of a factor: the part of its variance over inputs and {EACH} draws each that is v’s, which the layer has let go, "
+                 "with a 95% interval.")
     return ("<div style='overflow-x: auto'><table style='border-collapse: collapse; line-height: 1.4; white-space: nowrap'>"
             f"<tr>{head}</tr>{body}</table></div><div style='max-width: 760px; line-height: 1.35; opacity: 0.75'>{note}</div>")
 
