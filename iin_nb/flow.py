@@ -594,7 +594,7 @@ def _check_description(config: FlowConfig, tensors: dict[str, Tensor]) -> None:
 
 
 def rebuild(said: dict, tensors: dict[str, Tensor]) -> Flow:
-    "The flow that `said` describes, `asdict(flow.config)`, with the tensors of its `state_dict`; `ValueError` where they differ."
+    "The flow that `said` describes, `asdict(flow.config)`, with the tensors of its `state_dict`; an exception where they differ."
     config = FlowConfig(**said)
     _check_description(config, tensors)
     flow = Flow(config).to(_first_weight(config, tensors).dtype)
