@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['IINError', 'ShapeError', 'NotInitialised', 'HostError', 'DataError', 'MissingExtra', 'extra', 'check_batch',
-           'check_finite', 'warn_once', 'seeded', 'generator', 'device_of', 'sha256', 'assets', 'asset', 'whole_file']
+           'check_finite', 'warn_once', 'seeded', 'generator', 'device_of', 'in_parts', 'handed_to', 'sha256', 'assets',
+           'asset', 'whole_file']
 
 # %% ../nbs/00_core.ipynb #af02ce5e
 import hashlib
@@ -14,6 +15,7 @@ import os
 import random
 import uuid
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -129,6 +131,18 @@ def device_of(module: torch.nn.Module) -> torch.device:
     "Where the parameters (else the buffers, else the CPU) of `module` live."
     for t in (*module.parameters(), *module.buffers()): return t.device
     return torch.device("cpu")
+
+# %% ../nbs/00_core.ipynb #0c4303f2
+def in_parts(f: Callable[[Tensor], Tensor], x: Tensor, size: int = 500) -> Tensor:
+    "f(x), computed `size` rows at a time."
+    if not isinstance(x, Tensor) or x.ndim == 0 or len(x) <= size: return f(x)
+    return torch.cat([f(part) for part in x.split(size)])
+
+
+def handed_to(module: torch.nn.Module | None, t: Tensor) -> Tensor:
+    "`t` in the dtype and on the device of `module`'s weights."
+    like = next((p for p in module.parameters() if p.is_floating_point()), None) if module is not None else None
+    return t if like is None else t.to(like)
 
 # %% ../nbs/00_core.ipynb #178d4495
 def sha256(path: Path) -> str:

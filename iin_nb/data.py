@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IMAGE_ENDINGS', 'FACE', 'ANIMALS', 'IMAGENET', 'ImageSet', 'digits', 'strokes', 'jitter', 'random_colors', 'colored',
-           'color_set', 'color_digits', 'from_table', 'download', 'mnist', 'fashion_mnist', 'image_folder', 'mirrored',
-           'celeba', 'animal_faces']
+           'color_set', 'color_digits', 'split_sources', 'from_table', 'download', 'mnist', 'fashion_mnist',
+           'image_folder', 'mirrored', 'celeba', 'animal_faces']
 
 # %% ../nbs/02_data.ipynb #a96023c3
 import gzip
@@ -172,7 +172,7 @@ def _as_images(images) -> Tensor:
     return x.float()
 
 # %% ../nbs/02_data.ipynb #f5e31712
-def _order(source: list, held_out: float, seed: int) -> tuple[np.ndarray, int]:
+def split_sources(source: list, held_out: float, seed: int) -> tuple[np.ndarray, int]:
     "A shuffled order of the rows and how many are for training; rows of one source stay on one side."
     kinds = {kind: i for i, kind in enumerate(dict.fromkeys(source))}
     code = np.array([kinds[kind] for kind in source])
@@ -201,7 +201,7 @@ def from_table(
     source = table["source"].tolist() if "source" in table else list(range(len(x)))
     if (n := len(set(source))) < 4:
         raise _refuse("at least 4 images of different source", str(n), "Collect more: some are needed for training and some held out.")
-    order, n_train = _order(source, held_out, seed)
+    order, n_train = split_sources(source, held_out, seed)
     return ImageSet(x[order], table.assign(source=source).iloc[order].reset_index(drop=True), n_train, name, redraw)
 
 # %% ../nbs/02_data.ipynb #88876603

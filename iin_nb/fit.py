@@ -69,6 +69,14 @@ class History:
     seconds: float = 0.0
     unit: str = "nats"
 
+    @classmethod
+    def of(cls, said: dict) -> "History":
+        "A history from its description, `asdict`'s; `ValueError` where its types are wrong."
+        history, keys = cls(**said), {"step", "seconds", "train", "held_out", "lr"}
+        if not all(isinstance(r, dict) and r.keys() == keys and all(type(v) in (int, float) for v in r.values()) for r in history.rows):
+            raise ValueError("a history that is no table of numbers")
+        return history
+
     def __repr__(self) -> str:
         last = self.rows[-1]["step"] if self.rows else 0
         best = f"best {self.best:.4g} {self.unit} held out at step {self.best_step}"

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'SHORT', 'ActNorm', 'mlp', 'AffineCoupling', 'varying', 'whitening', 'Linear', 'shrunk', 'Principal',
            'Shear', 'Shuffle', 'Mix', 'EachPlace', 'convolutions', 'ConvCoupling', 'Chain', 'FlowConfig', 'Flow',
-           'held_out_nats', 'try_leads']
+           'held_out_nats', 'try_leads', 'rebuild']
 
 # %% ../nbs/10_flow.ipynb #d7949768
 import math
@@ -574,3 +574,29 @@ def try_leads(z: Tensor, check: Tensor, leads: Iterable[int] = (), recipe: Recip
     dim, most = z.shape[1], len(z) // 4
     leads = leads or [n for n in (*(2**i for i in range(4, 12) if 2**i < dim), dim) if n <= most] or [min(dim, 16)]
     return {lead: held_out_nats(FlowConfig(dim, lead=lead, seed=recipe.seed, **config), z, check, recipe) for lead in leads}
+
+# %% ../nbs/10_flow.ipynb #432478a7
+def _first_weight(config: FlowConfig, tensors: dict[str, Tensor]) -> Tensor:
+    "The weight of the first coupling's first layer."
+    return tensors[f"blocks.{2 if config.shape else 1 + config.linear}.nets.0.0.weight"]
+
+
+def _check_description(config: FlowConfig, tensors: dict[str, Tensor]) -> None:
+    "`ValueError` unless the flow described is the one the tensors are of: their count bounds blocks and depth, a shape the widths."
+    sizes = [config.dim, config.n_blocks, config.hidden, config.depth, config.context_dim, config.seed, config.lead, *config.shape]
+    if any(type(v) is not int for v in sizes): raise ValueError("sizes of the flow that are no whole numbers")
+    each = (4 if config.shape else 5) + 4 * (config.depth + 2) * (1 if config.joint else 2)
+    count = 2 + 4 * config.linear + 7 * bool(config.lead) + config.n_blocks * each
+    live, per = config.dim - len(config.dead), math.prod(config.shape[1:])
+    wide = ((min(config.lead or live, live) // per) // 2) + config.context_dim
+    found = len(tensors), tuple(_first_weight(config, tensors).shape[:2]), len(tensors["order"])
+    if found != (count, (config.hidden, wide), config.dim): raise ValueError("tensors of another flow than the one described")
+
+
+def rebuild(said: dict, tensors: dict[str, Tensor]) -> Flow:
+    "The flow that `said` describes, `asdict(flow.config)`, with the tensors of its `state_dict`; an exception where they differ."
+    config = FlowConfig(**said)
+    _check_description(config, tensors)
+    flow = Flow(config).to(_first_weight(config, tensors).dtype)
+    flow.load_state_dict(tensors)
+    return flow.eval()

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .core import DataError, HostError, generator
+from .core import DataError, HostError, generator, in_parts
 from .data import ImageSet
-from .explanation import Explanation, _in_parts
+from .explanation import Explanation
 from .factors import Factors
 from .hosts import Host, tap
 from .latents import encode as encode_all
@@ -53,10 +53,10 @@ def _cosine(a: Tensor, b: Tensor) -> Tensor: return torch.nn.functional.cosine_s
 def fidelity(host: Host, x: Tensor, samples: Tensor, rebuilt: Tensor) -> Fidelity:
     "What `host`'s layer makes of samples (n, B, …) for inputs x (B, …), B ≥ 2, with reconstructions (B, …) beside."
     if len(x) < 2: raise DataError("invariance.fidelity", "at least 2 inputs, for random pairs", str(len(x)), "Pass more.")
-    z, again, plain = (_in_parts(host.encode, t) for t in (x, samples.flatten(0, 1), rebuilt))
+    z, again, plain = (in_parts(host.encode, t) for t in (x, samples.flatten(0, 1), rebuilt))
     same = None, None
     if host.outputs == "logits":
-        answer, *others = (_in_parts(host.decode, t).argmax(1) for t in (z, again, plain))
+        answer, *others = (in_parts(host.decode, t).argmax(1) for t in (z, again, plain))
         same = tuple(float((other.reshape(-1, len(x)) == answer).float().mean()) for other in others)
     cosine = float(_cosine(again.unflatten(0, samples.shape[:2]), z).mean())
     return Fidelity(len(again), cosine, float(_cosine(plain, z).mean()), float(_cosine(z, z.roll(1, 0)).mean()), *same)

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['RHO', 'CONTRAST', 'RECIPE', 'BATCH', 'gaussian_nll', 'pair_nll', 'contrast', 'mean_contrast', 'pair_loss',
-           'mean_pair_nll', 'linear_flow', 'train_flow']
+           'mean_pair_nll', 'linear_flow', 'train_flow', 'linear_leading', 'train_leading']
 
 # %% ../nbs/13_objective.ipynb #59b0ddd9
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from .core import DataError, ShapeError, check_batch, generator
+from .core import DataError, ShapeError, check_batch, generator, in_parts
 from .factors import Layout, linear_start, residual_shear
 from .fit import History, Recipe, TrainingStopped, train
 from .flow import Flow, FlowConfig
@@ -185,3 +186,38 @@ def train_flow(
         e.flow = flow   # its last good state
         raise
     return _closed(flow, latents, layout) if flow.config.linear else flow, history
+
+# %% ../nbs/13_objective.ipynb #a1b1dd27
+def _led(flow: Flow, latents: Latents) -> Latents:
+    "What the blocks of `flow` see of `latents`: means along its leading directions, and the spread there."
+    turn = flow.front[0].rotation[:, flow.n_rest:].square()
+    spread = latents.std[:, flow.order[len(flow.config.dead):]].square() @ turn
+    return Latents(in_parts(flow.leading, latents.mean), spread.sqrt(), latents.table)
+
+
+def _fitted(flow: Flow, latents: Latents, layout: Layout, fit: Callable) -> tuple[Flow, History]:
+    "`flow`, whose directions are found, with blocks that `fit(layout, config)` makes for its leading ones alone; closed in all."
+    lead = flow.config.dim - len(flow.config.dead) - flow.n_rest
+    inner, history = fit(Layout.of(dict(zip(layout.names[1:], layout.sizes[1:], strict=True)), lead),
+                         replace(flow.config, dim=lead, lead=0, dead=()))
+    flow.blocks = inner.blocks
+    flow.blocks[-1].put(torch.zeros(lead), torch.eye(lead))
+    return _closed(flow, latents, layout).eval(), history
+
+
+def linear_leading(flow: Flow, latents: Latents, concepts: tuple[Concept, ...], layout: Layout, seed: int = 0) -> Flow:
+    "`linear_flow` for a `flow` whose leading directions are found: fitted along these alone, the rest rescaled."
+    led = _led(flow, latents)
+    return _fitted(flow, latents, layout, lambda small, shape: (linear_flow(led, concepts, small, shape, seed), History()))[0]
+
+
+def train_leading(latents: Latents, check: Latents, concepts: tuple[Concept, ...], layout: Layout, config: FlowConfig,
+                  recipe: Recipe | None = RECIPE, seed: int = 0, **kw) -> tuple[Flow, History]:
+    "`train_flow` (`linear_flow` without a recipe) for a config with `lead`, on the leading directions alone."
+    g, flow = generator(seed), Flow(config if recipe else replace(config, n_blocks=1))
+    flow.find(latents.sample(torch.randperm(len(latents), generator=g)[:4096], g))
+    if recipe is None: return linear_leading(flow, latents, concepts, layout, seed), History()
+    led, led_check = _led(flow, latents), _led(flow, check)
+    made, history = _fitted(flow, latents, layout, lambda small, shape: train_flow(led, led_check, concepts, small, shape, recipe, **kw))
+    history.unit += ", leading directions only"
+    return made, history

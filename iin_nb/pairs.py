@@ -35,6 +35,15 @@ class Concept:
     mean: tuple[float, ...] = ()                # of the numeric columns, over training rows
     std: tuple[float, ...] = ()
 
+    @classmethod
+    def of(cls, said: dict) -> "Concept":
+        "A concept from its description, `asdict`'s, through JSON or not; `ValueError` where its types are wrong."
+        c = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()})
+        numbers = c.classes is not None or len(c.mean) == len(c.std) == len(c.columns)
+        if not isinstance(c.columns, tuple) or not numbers: raise ValueError(f"no concept: {said}")
+        hash(c.classes)
+        return c
+
     @property
     def continuous(self) -> bool: return self.classes is None
 

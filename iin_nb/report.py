@@ -24,7 +24,7 @@ from torch import Tensor
 from . import edit, embed, figures, scores
 from .core import HostError, generator, whole_file
 from .data import ImageSet
-from .explanation import Explanation, _labelled, baseline
+from .explanation import Explanation, baseline, count_labelled
 from .factors import PUBLISHED_DIMS, Factors
 from .latents import encode as encode_all
 from .pairs import Concept
@@ -499,7 +499,7 @@ def _limits(expl: Explanation, found: dict) -> list[str]:
 
 def _count(expl: Explanation, images: ImageSet, what: str = "") -> str:
     "How many rows there are, and how many of them carry a label, where not all do."
-    known = _labelled(images, expl.concepts)
+    known = count_labelled(images, expl.concepts)
     return f"{len(images):,}{what}" + (f" ({known:,} of them labelled)" if known < len(images) else "")
 
 

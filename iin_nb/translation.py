@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .core import DataError, HostError, ShapeError, check_batch, check_finite, generator, seeded
-from .data import ImageSet, _order
-from .explanation import _check_description, _first_weight, _handed_to, _in_parts
-from .explanation import damaged, find_host, read_concept, read_folder, read_history, write_folder
+from .core import DataError, HostError, ShapeError, check_batch, check_finite, generator, handed_to, in_parts, seeded
+from .data import ImageSet, split_sources
 from .fit import History, Recipe, TrainingStopped, train
-from .flow import Flow, FlowConfig, mlp
+from .flow import Flow, FlowConfig, mlp, rebuild
+from .folders import check_host, damaged, describe_host, find_host, read_folder, write_folder
 from .hosts import Host
 from .latents import NOISE, Latents, from_array
 from .latents import encode as encode_all
@@ -101,7 +100,7 @@ def _encoded(host: object, x: object) -> Tensor:
     "Means (B, …) of inputs x under a Host, or under anything with `encode`; 256 at a time."
     parts = [_take(x, rows) for rows in torch.arange(_count(x)).split(256)] if _count(x) > 256 else [x]
     model = getattr(host, "model", None)
-    with torch.no_grad(): found = [host.encode(_handed_to(model, p) if isinstance(p, Tensor) else p) for p in parts]
+    with torch.no_grad(): found = [host.encode(handed_to(model, p) if isinstance(p, Tensor) else p) for p in parts]
     if isinstance(found[0], Tensor): return torch.cat(found).to("cpu", torch.float32)
     raise HostError("translation", "an encode that returns a tensor", type(found[0]).__name__, "Return (B, …), one row a sample.")
 
@@ -116,7 +115,7 @@ def _latents(host: Host, x: object, copies: int, seed: int) -> Latents:
     "Means and stds of inputs x under `host`; Latents as they are."
     if isinstance(x, Latents): return x
     if isinstance(x, ImageSet): return encode_all(host, x, copies, seed=seed)
-    parts = [host.posterior(_handed_to(host.model, _take(x, rows))) for rows in torch.arange(_count(x)).split(256)]
+    parts = [host.posterior(handed_to(host.model, _take(x, rows))) for rows in torch.arange(_count(x)).split(256)]
     std = None if parts[0][1] is None else torch.cat([s for _, s in parts])
     return from_array(torch.cat([m for m, _ in parts]), _frame(_count(x)), std)
 
@@ -155,7 +154,7 @@ def _cuts(x: object, y: object, share: float, seed: int, where: str) -> tuple[Te
     if n < 16: raise DataError(where, "at least 16 aligned samples", str(n), "Collect more.")
     table = next((t.table for t in (y, x) if isinstance(t, Latents)), None)
     source = list(range(n)) if table is None or "source" not in table else table["source"].tolist()
-    order, n_train = (torch.arange(n).numpy(), sets[0].n_train) if sets else _order(source, share, seed)
+    order, n_train = (torch.arange(n).numpy(), sets[0].n_train) if sets else split_sources(source, share, seed)
     if n_train < 8 or n - n_train < 2:
         raise DataError(where, "at least 8 samples for training and 2 held out", f"{n_train} and {n - n_train}", "Split them differently.")
     n_learn = n_train - max(1, round(n_train * max(0.06, min(0.25, 200 / n_train))))
@@ -408,7 +407,7 @@ def certify_v(net: ConditionalFlow, z: Tensor, c: Tensor, seed: int = 0) -> Roun
 def _decoded(dst: Host | None, z: Tensor) -> Tensor:
     "Outputs of `dst` for z (n, B, D), (n, B, …); z itself where there is no host."
     if dst is None: return z
-    return _in_parts(dst.decode, _handed_to(dst.model, z.flatten(0, 1))).unflatten(0, z.shape[:2])
+    return in_parts(dst.decode, handed_to(dst.model, z.flatten(0, 1))).unflatten(0, z.shape[:2])
 
 
 @dataclass
@@ -430,7 +429,7 @@ class Translation:
 
     def context(self, x: object) -> Tensor:
         "H(z_src), (B, width), of x: what the couplings see."
-        with torch.no_grad(): return _in_parts(self.net.embed, _handed_to(self.net, self.source.read(x)))
+        with torch.no_grad(): return in_parts(self.net.embed, handed_to(self.net, self.source.read(x)))
 
     def latents(self, y: object) -> Latents:
         "z_dst of outputs y, mean and std; without a host, y is z (B, D)."
@@ -440,7 +439,7 @@ class Translation:
     def draw(self, n: int, temperature: float = 1.0, seed: int | None = None) -> Tensor:
         "n codes v (n, D) ~ N(0, temperature² I), constant dimensions at their values."
         _check_draw(n, temperature)
-        return self._whole(_handed_to(self.net, temperature * torch.randn(n, self.dim, generator=generator(seed))))
+        return self._whole(handed_to(self.net, temperature * torch.randn(n, self.dim, generator=generator(seed))))
 
     def _whole(self, v: Tensor) -> Tensor: return torch.cat([self.fixed.to(v).expand(*v.shape[:-1], -1), v[..., self.net.n_fixed:]], -1)
 
@@ -461,7 +460,7 @@ class Translation:
 
     def residual(self, x: object, y: object) -> Tensor:
         "v (B, D) = τ⁻¹(z_dst | z_src): what y has that x does not tell, from y's mean encoding."
-        z, c = _handed_to(self.net, self.latents(y).mean), self.context(x)
+        z, c = handed_to(self.net, self.latents(y).mean), self.context(x)
         _same_count(c, z, "translation.residual")
         with torch.no_grad(): return torch.cat([self.net.flow(a, b)[0] for a, b in zip(z.split(500), c.split(500), strict=True)])
 
@@ -482,7 +481,7 @@ class Translation:
         "−log p(z_dst | z_src), (B,), in nats, of y given x; z_dst drawn from its posterior, as in training."
         found = self.latents(y)
         if len(found.std) == 1: found = replace(found, std=self.noise)
-        z, c = _handed_to(self.net, found.sample(torch.arange(len(found)), generator(seed))), self.context(x)
+        z, c = handed_to(self.net, found.sample(torch.arange(len(found)), generator(seed))), self.context(x)
         _same_count(c, z, "translation.nats")
         with torch.no_grad(): v, logdet = self.net.flow(z, c)
         return gaussian_nll(v[:, self.net.n_fixed:], logdet)
@@ -514,7 +513,7 @@ def _same_count(a: Tensor, b: Tensor, where: str) -> None:
 def _codes(v: Tensor, b: int, t: Translation) -> Tensor:
     "Codes (n, D), (n, 1, D) or (n, b, D) as (n, b, D), in the flow's dtype."
     good = isinstance(v, Tensor) and v.ndim in (2, 3) and v.shape[-1] == t.dim and (v.ndim == 2 or v.shape[1] in (1, b))
-    if good: return _handed_to(t.net, v if v.ndim == 3 else v[:, None]).expand(-1, b, -1)
+    if good: return handed_to(t.net, v if v.ndim == 3 else v[:, None]).expand(-1, b, -1)
     got = f"shape {tuple(v.shape)}" if isinstance(v, Tensor) else type(v).__name__
     raise ShapeError("translation.sample", f"v of shape (n, {t.dim}) or (n, {b}, {t.dim})", got, "See residual and draw.")
 
@@ -565,10 +564,7 @@ def translate(
 FORMAT = 1
 
 
-def _host_said(host: object) -> dict | None:
-    "What is kept of a host, to find it again."
-    if not isinstance(host, Host): return None
-    return {k: getattr(host, k) for k in ("name", "layer", "outputs")} | {"z_shape": list(host.z_shape), "fingerprint": host.fingerprint()}
+def _host_said(host: object) -> dict | None: return describe_host(host) if isinstance(host, Host) else None
 
 
 def save(t: Translation, path: str | Path) -> None:
@@ -594,25 +590,25 @@ def _embedder(said: dict, tensors: dict[str, Tensor], width: int) -> EmbedderCon
 
 def _net(said: dict, tensors: dict[str, Tensor]) -> ConditionalFlow:
     "The network described, filled; `ValueError` where tensors and description differ, or it is no bijection."
-    flow = FlowConfig(**said["flow"])
-    _check_description(flow, tensors)
-    net = ConditionalFlow(flow, _embedder(said["embedder"], tensors, flow.context_dim)).to(_first_weight(flow, tensors).dtype)
+    flow = rebuild(said["flow"], {k.removeprefix("flow/"): v for k, v in tensors.items() if k.startswith("flow/")})
+    net = ConditionalFlow(flow.config, _embedder(said["embedder"], tensors, flow.config.context_dim)).to(tensors["noise"].dtype)
     net.load_state_dict({k.replace("/", ".", 1): v for k, v in tensors.items() if "/" in k})
-    v = torch.randn(4, flow.dim, generator=generator(0)).to(tensors["noise"])
+    v = torch.randn(4, flow.config.dim, generator=generator(0)).to(tensors["noise"])
     c = net.embedder.mean.expand(net.embedder.config.shape).reshape(1, -1).repeat(4, 1)   # the mean condition
     net.eval()
     with torch.no_grad(): back = net(net.inverse(v, c)[0], c)[0]
     if not (back - v).abs().max() <= 1e-2 * v.abs().max(): raise ValueError("a flow that is no bijection")
-    if tensors["fixed"].shape != (net.n_fixed,) or tensors["noise"].shape != (1, flow.dim): raise ValueError("constants of another flow")
+    sizes = tensors["fixed"].shape, tensors["noise"].shape
+    if sizes != ((net.n_fixed,), (1, flow.config.dim)): raise ValueError("constants of another flow")
     return net
 
 
 def _rebuild(said: dict, tensors: dict[str, Tensor]) -> dict:
     "All parts of a `Translation` but the hosts; any exception means a damaged folder."
-    source, keys = said["source"], {"name", "layer", "outputs", "z_shape", "fingerprint"}
+    source = said["source"]
     for host in (source["host"], said["dst"]):
-        if host is not None and set(host) != keys: raise ValueError("another description of a host")
-    concepts = tuple(read_concept(c) for c in source["concepts"])
+        if host is not None: check_host(host)
+    concepts = tuple(Concept.of(c) for c in source["concepts"])
     net, trip = _net(said, tensors), RoundTrip(**said["certificate"])
     kinds = ("columns",) if concepts else ("host", "numbers")
     if source["kind"] not in kinds or list(net.embedder.config.shape) != source["shape"] or not isinstance(source["name"], str):
@@ -620,7 +616,7 @@ def _rebuild(said: dict, tensors: dict[str, Tensor]) -> dict:
     if any(type(v) not in (int, float) for v in astuple(trip)) or not isinstance(said["record"], dict):
         raise ValueError("a certificate or a record that is no numbers")
     return {"source": Source(source["name"], tuple(source["shape"]), None, concepts), "net": net, "fixed": tensors["fixed"],
-            "noise": tensors["noise"], "certificate": trip, "history": read_history(said["history"]), "record": said["record"]}
+            "noise": tensors["noise"], "certificate": trip, "history": History.of(said["history"]), "record": said["record"]}
 
 
 def _found(said: dict, src: object) -> object:
@@ -680,7 +676,7 @@ class Regression:
 
     def sample(self, x: object, n: int = 1, **unused) -> Tensor:
         "Outputs (n, B, …), all n alike."
-        with torch.no_grad(): z = _in_parts(self.net, _handed_to(self.net, self.source.read(x)))
+        with torch.no_grad(): z = in_parts(self.net, handed_to(self.net, self.source.read(x)))
         y = _decoded(self.dst, z[None])
         return y.expand(n, *y.shape[1:])
 

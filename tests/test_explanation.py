@@ -13,14 +13,15 @@ import pytest
 import torch
 from torch import nn
 
-from iin_nb import core, data, explanation, hosts, objective, zoo
+from iin_nb import core, data, explanation, folders, hosts, objective, zoo
 from iin_nb.core import DataError, HostError, IINError, ShapeError
-from iin_nb.explanation import FILES, Certificate, Explanation, certify, explain, load, save
+from iin_nb.explanation import Certificate, Explanation, certify, explain, load, save
 from iin_nb.factors import BlockLaw, Layout
 from iin_nb.fit import History, Recipe, TrainingStopped
 from iin_nb.flow import Flow, FlowConfig
 from iin_nb.pairs import concepts as concepts_of
 
+FILES = {"explanation.json", "tensors.safetensors"}
 BRIEF = Recipe(n_steps=6, lr=3e-3, eval_every=3)
 CONFIG = FlowConfig(6, n_blocks=2, hidden=8)
 SPEC = {"shape": "shape", "light": ["light"]}
@@ -617,7 +618,7 @@ def test_failing_at_the_last_step_puts_the_old_one_back(expl, host, tmp_path, mo
         if len(calls) == 2: raise error
         rename(a, b)
 
-    monkeypatch.setattr(explanation.os, "rename", fails)
+    monkeypatch.setattr(folders.os, "rename", fails)
     with pytest.raises(DataError if isinstance(error, OSError) else KeyboardInterrupt): replace(expl, recipe={}).save(tmp_path / "a")
     monkeypatch.undo()
     assert load(tmp_path / "a", host).recipe == expl.recipe and [p.name for p in tmp_path.iterdir()] == ["a"]
