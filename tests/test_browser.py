@@ -64,6 +64,8 @@ def at(page, selector, x, y):
 
 PLOTS = "[...document.querySelectorAll('.iin-panel .js-plotly-plot')]"
 MARKS = f"{PLOTS}.map(g => [...g.data.at(-1).x ?? []].slice(0, 1))"   # where the last trace, of a map the red ×, is
+# the menus' first words; their spaces do not break
+CHOSEN = r"[...document.querySelectorAll('.iin-panel select')].map(e => e.selectedOptions[0].innerText.split(/\s/)[0])"
 PICTURE = "document.querySelector('.iin-panel img.iin-crisp, .iin-panel .iin-crisp img').src"
 
 
@@ -82,7 +84,7 @@ def test_factors(live):
     page.get_by_role("button", name="reset").first.click()
     page.wait_for_function(f"was => {MARKS}[4][0] == was", arg=there[0])
     page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.92, 0.93))   # the last picture of the contact sheet
-    page.wait_for_function("document.querySelector('.iin-panel select').selectedOptions[0].innerText.startsWith('#41')")
+    page.wait_for_function(f"{CHOSEN}[0] == '#41'")
 
 
 def test_walk(live):
@@ -167,13 +169,15 @@ def test_sketch_pad(live):
 
 
 TRAINED = """
+from dataclasses import replace
 from iin_nb.fit import Recipe
 from iin_nb.flow import FlowConfig
 class Words:
     def encode(self, texts): return torch.tensor([[float(w in t.split()) for w in NUMBERS] for t in texts])
 import torch
 NUMBERS = "zero one two three four five six seven eight nine".split()
-digits, quick = iin.data.color_digits().rows(0, 800), dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, copies=1, baseline=False)
+digits = replace(iin.data.color_digits().rows(0, 800), n_train=700)
+quick = dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, baseline=False)
 painter, texts = iin.zoo.load("digits-autoencoder"), [f"a {NUMBERS[k]}" for k in digits.table["class"]]
 quick["config"] = FlowConfig(64, n_blocks=2, hidden=16)
 """
@@ -199,6 +203,57 @@ def test_translate(live):
     drawn = page.evaluate(sheets)[0]
     page.get_by_role("button", name="draw again").click()
     page.wait_for_function(f"was => {sheets}[0] != was", arg=drawn)
+
+
+LAYERS = TRAINED + """
+reader = iin.zoo.load("digits-classifier")
+inv = iin.invariances(reader, painter, digits, ["features", "head"], autoencoder, **quick)
+"""
+
+
+def test_invariances(live):
+    "The table of many inputs comes by itself; another input, a layer less, v drawn again: all are seen."
+    page = live(LAYERS + "panel = iin.explorers.invariances(inv, iin.data.color_digits().held_out)\npanel")
+    says(page, r"features\s+-?\d\.\d\d \(", 60_000)
+    sheets = "[...document.querySelectorAll('.iin-panel .iin-sheet')].map(e => e.style.cssText)"
+    first = page.evaluate(sheets)
+    assert len(first) == 2, "a row of samples a layer"
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.07))
+    page.wait_for_function(f"{CHOSEN}[0] == '#1'")
+    page.wait_for_function(f"was => {sheets}[0] != was", arg=first[0])
+    page.get_by_role("checkbox", name="head").uncheck()
+    page.wait_for_function(f"{sheets}.length == 1")
+    drawn = page.evaluate(sheets)[0]
+    page.get_by_role("button", name="draw again").click()
+    page.wait_for_function(f"was => {sheets}[0] != was", arg=drawn)
+
+
+def test_mix(live):
+    "A click sets A, then B; swapped, both mixes change places."
+    page = live(LAYERS + "panel = iin.explorers.mix(inv, iin.data.color_digits().held_out)\npanel")
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.5))
+    page.wait_for_function(f"{CHOSEN}[0] == '#19'")
+    page.locator(".iin-panel").get_by_role("button", name="B", exact=True).click()
+    page.wait_for_timeout(500)   # two clicks at once are a double click
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.97, 0.07))
+    page.wait_for_function(f"{CHOSEN}[1] == '#5'")
+    page.get_by_role("button", name="swap").click()
+    page.wait_for_function(f"{CHOSEN}.join() == '#5,#19'")
+
+
+def test_attack(live):
+    "The slider of ε changes the attacked picture and what layers see, and at 0 nothing is left of it."
+    page = live(LAYERS + "panel = iin.explorers.attack(inv, iin.data.color_digits().held_out)\npanel")
+    sheets = "[...document.querySelectorAll('.iin-panel .iin-sheet')].map(e => e.style.cssText)"
+    first = page.evaluate(sheets)
+    assert len(first) == 1 + 2 * 3, "the pictures, and three rows a layer"
+    page.get_by_role("slider").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"was => {sheets}[0] != was", arg=first[0])
+    page.keyboard.press("Home")
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.07))
+    page.wait_for_function(f"{CHOSEN}[0] == '#1'")
+    says(page, r"attacked 1\.00, random signs 1\.00")
 
 
 PAGES = {"factors": "classifier", "walk": "autoencoder", "response": "classifier", "analogies": "classifier", "browse": "classifier",
