@@ -813,6 +813,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'iin_nb.explorers.saving._frames': ('explorer_saving.html#_frames', 'iin_nb/explorers/saving.py'),
                                          'iin_nb.explorers.saving._place': ('explorer_saving.html#_place', 'iin_nb/explorers/saving.py'),
                                          'iin_nb.explorers.saving._plain': ('explorer_saving.html#_plain', 'iin_nb/explorers/saving.py'),
+                                         'iin_nb.explorers.saving._sheet': ('explorer_saving.html#_sheet', 'iin_nb/explorers/saving.py'),
                                          'iin_nb.explorers.saving._sprite': ('explorer_saving.html#_sprite', 'iin_nb/explorers/saving.py'),
                                          'iin_nb.explorers.saving.saved_page': ( 'explorer_saving.html#saved_page',
                                                                                  'iin_nb/explorers/saving.py')},

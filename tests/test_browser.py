@@ -1,10 +1,10 @@
 """Every explorer in JupyterLab in a real Chromium, and its saved page without a kernel: it is drawn, it answers, it asks nobody else."""
 import re
+from io import BytesIO
 
 import pytest
 from browser import lab, notebook, opened, run_all
-
-from iin_nb import explanation, explorers
+from PIL import Image
 
 pytestmark = pytest.mark.browser
 READY = ".iin-panel .js-plotly-plot .main-svg"
@@ -257,27 +257,42 @@ def test_attack(live):
 
 
 PAGES = {"factors": "classifier", "walk": "autoencoder", "response": "classifier", "analogies": "classifier", "browse": "classifier",
-         "samples": "autoencoder"}
+         "samples": "autoencoder", "translate": "t, texts", "invariances": "inv, digits", "mix": "inv, digits", "attack": "inv, digits"}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    "Every explorer's page, as `to_html` writes it."
-    folder, shipped = tmp_path_factory.mktemp("pages"), {k: explanation.shipped(f"digits-{k}") for k in set(PAGES.values())}
-    for name, kind in PAGES.items():
-        panel = getattr(explorers, name)(shipped[kind])
+    "The page of an explorer, as `to_html` writes it."
+    folder, known = tmp_path_factory.mktemp("pages"), {}
+    exec(f"{START}\n{LAYERS}\nt = iin.translate(Words(), painter, (texts, digits.images), **quick)", known)
+
+    def write(name):
+        panel = eval(f"iin.explorers.{name}({PAGES[name]})", known)
         panel.to_html(folder/f"{name}.html")
         panel.close()
-    return folder
+        return folder/f"{name}.html"
+
+    return write
+
+
+def colors_of(page, selector):
+    "How many colors a piece of the page has: one, where nothing is drawn."
+    found = page.locator(selector).first
+    found.scroll_into_view_if_needed()
+    return len(Image.open(BytesIO(found.screenshot())).convert("RGB").getcolors(1 << 24))
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_saved_page_answers_alone(saved, page, name):
     "Without a kernel and a network it is drawn, light and dark, follows its sliders and menus, and does not scroll sideways at 900 px."
-    assert (saved/f"{name}.html").stat().st_size < 15e6
+    path = saved(name)
+    assert path.stat().st_size < 15e6
     page.set_viewport_size({"width": 900, "height": 1200})
-    page.goto((saved/f"{name}.html").as_uri())
-    page.wait_for_selector(".main-svg, [style*='grid']")
+    page.goto(path.as_uri())
+    drawn = ".main-svg, .sprite, [style*='grid']"
+    page.wait_for_selector(drawn)
+    assert colors_of(page, drawn) > 20
+    if "," in PAGES[name]: assert re.search(r"Computed before: .*\d", page.locator("p.soft").inner_text()), "it says what it holds"
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -216,7 +216,8 @@ def attack_page(panel: "AttackPanel", inputs: int = 10) -> str:
             "First column: v of the input; then drawn ones.")
     views = [[Pictures(above, "Above: input, signs of the attack. Below: attacked, random signs.", 260), Texts([*map(numbers_html, seen)])],
              Pictures(below, rows, 600)]
-    lead = f"A change of ε at every pixel that leads {html.escape(s.host.name)} away from its answer, and what each layer sees of it."
+    lead = (f"A change of ε at every pixel that leads {html.escape(s.host.name)} away from its answer, and what each layer sees of it. "
+            f"Computed before: {len(which)} inputs, {len(sizes)} sizes ε, {s.n} drawn v of seed {s.seed}.")
     return saved_page(f"An attack on {s.host.name}", lead, controls, views, promise(s.inv))
 
 

@@ -315,7 +315,8 @@ def invariances_page(panel: "InvariancePanel", inputs: int = 24, seeds: int = 4)
     finally: s.go(index=was[0], seed=was[1])
     controls = [Control("input", [s.tags[i] for i in which], slider=False), Control("v", [f"seed {was[1] + k}" for k in range(seeds)])]
     caption = f"A row a layer: {', '.join(s.shown)}. From left: the input, its plain reconstruction, {s.n} samples."
-    lead = f"What layers of {html.escape(s.host.name)} cannot tell from the input, painted by {html.escape(s.inv.autoencoder.name)}."
+    lead = (f"What layers of {html.escape(s.host.name)} cannot tell from the input, painted by {html.escape(s.inv.autoencoder.name)}. "
+            f"Computed before: {len(which)} inputs, {seeds} seeds of v, {s.n} samples of each.")
     views = [Pictures(np.stack(frames), caption, 620), Texts(lines)]
     return saved_page(f"Invariances of {s.host.name}", lead, controls, views, f"{promise(s.inv)}{table_html(s)}")
 

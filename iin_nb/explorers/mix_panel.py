@@ -149,7 +149,8 @@ def mix_page(panel: "MixPanel", inputs: int = 10) -> str:
     said = [s.tags[i] for i in which]
     controls = [Control("A", said, which.index(s.a), slider=False), Control("B", said, which.index(s.b), slider=False)]
     caption = f"Above A, its plain reconstruction, z of A with v of B at {', '.join(s.layers)}; below B, its own, z of B with v of A."
-    lead = f"What layers of {html.escape(s.host.name)} see of one picture, with what they ignore of another."
+    lead = (f"What layers of {html.escape(s.host.name)} see of one picture, with what they ignore of another. "
+            f"Computed before: all pairs of {len(which)} pictures.")
     views = [Pictures(np.stack(frames), caption, 560), Texts(lines)]
     return saved_page(f"Mixes at layers of {s.host.name}", lead, controls, views, promise(s.inv))
 

@@ -424,7 +424,8 @@ def translate_page(panel: "TranslatePanel", steps: int = 7) -> str:
         each, k = thumbnails(s.images[chosen]), np.arange(len(chosen))
         at = {"A": np.repeat(k, len(k) * steps), "B": np.tile(np.repeat(k, steps), len(k))}
         views.insert(0, [Pictures(each[rows], name, 128) for name, rows in at.items()])
-    lead = (f"{html.escape(s.t.source.name)} as the condition, painted by {html.escape(s.t.dst.name)}: v of seed {s.seed} held, "
+    lead = (f"{html.escape(s.t.source.name)} as the condition, painted by {html.escape(s.t.dst.name)}. Computed before: "
+            f"{len(chosen)} conditions, each as A and as B, {steps} places on the way; {s.n} samples of each, v of seed {s.seed} held, "
             f"temperature {s.temperature:g}.")
     return saved_page(f"Translation: {s.t.source.name} → {s.t.dst.name}", lead, controls, views, told_line(s.t))
 
