@@ -45,13 +45,13 @@ def test_what_layers_say_is_fidelity(state):
         assert float(seen.cosine.mean()) == pytest.approx(known.cosine, abs=1e-5)
         assert 1 - np.mean(seen.wrong) == pytest.approx(known.same_prediction)
         assert float(plain.cosine[0]) == pytest.approx(known.rebuilt, abs=1e-5)
-        assert seen.share == pytest.approx((known.cosine - state.unrelated[k]) / (1 - state.unrelated[k]), abs=1e-4)
+        assert seen.share == pytest.approx((known.cosine - state.unrelated[k][0]) / (1 - state.unrelated[k][0]), abs=1e-4)
 
 
 def test_the_input_itself_has_gone_the_whole_way(state):
     for k in LAYERS:
         own = state.taken(k, state.x, state.x)
-        assert own.share == pytest.approx(1, abs=1e-4) and own.wrong == [False] and state.unrelated[k] < 0.999
+        assert own.share == pytest.approx(1, abs=1e-4) and own.wrong == [False] and state.unrelated[k][0] < 0.999
 
 
 def test_v_is_shared_by_layers_unless_told_otherwise(state):

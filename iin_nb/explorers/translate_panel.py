@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core import DataError, HostError
 from ..data import ImageSet
-from .parts import Panel, contact_sheet, crisp, frame, sheet, thumbnails, told
+from .parts import NARROW, GoPanel, contact_sheet, crisp, draw_again, frame, sheet, thumbnails, told
 from .saving import Control, Pictures, Texts, saved_page
 from .sample_panel import tiled
 from ..pairs import Concept
@@ -31,10 +31,19 @@ DRAWS, STEPS, CODES, KNOWN = 10, 9, 3, 200   # samples; places on the line from 
 
 
 class Mapless:
-    "A state without maps, for a `Panel`."
+    "A state without maps, for a `GoPanel`: what its `go`s have in common."
     coming = None
 
     def take_maps(self) -> bool: return False
+
+    def wanted(self, where: str, names: Sequence[str], change: dict) -> dict:
+        "Its values of these names as `change` would have them; another name, no samples, too many, or no seed are refused."
+        want = {k: change.get(k, getattr(self, k)) for k in names}
+        other = [k for k in change if k not in want]
+        if other: raise DataError(where, f"one of {', '.join(want)}", ", ".join(other), "Check the name.")
+        if not 1 <= (n := want.get("n", 1)) <= 100: raise DataError(where, "1 to 100 samples", str(n), "Draw again instead.")
+        if (seed := want.get("seed", 0)) < 0: raise DataError(where, "a seed ≥ 0", str(seed), "Use another.")
+        return want
 
 
 def file_name(text: str) -> str:
@@ -184,17 +193,13 @@ class TranslateState(Mapless):
 
     def go(self, **change) -> None:
         "Change some of a, b, w, n, temperature, seed, hold; on an error nothing is."
-        keys, given = ("a", "b", "w", "n", "temperature", "seed", "hold"), "seed" in change
-        want = {k: change.pop(k, getattr(self, k)) for k in keys}
         where = "explorers.translate"
-        if change: raise DataError(where, f"one of {', '.join(want)}", ", ".join(change), "Check the name.")
+        want = self.wanted(where, ("a", "b", "w", "n", "temperature", "seed", "hold"), change)
         if not 0 <= want["w"] <= 1: raise DataError(where, "w from 0 to 1", str(want["w"]), "0 is A, 1 is B.")
-        if not 1 <= want["n"] <= 100: raise DataError(where, "1 to 100 samples", str(want["n"]), "Draw again instead.")
         if not 0 <= want["temperature"] <= 2: raise DataError(where, "a temperature from 0 to 2", str(want["temperature"]), "1 is usual.")
-        if want["seed"] < 0: raise DataError(where, "a seed ≥ 0", str(want["seed"]), "Use another.")
         for k in "ab": self.conditions.context(want[k])
         moved = any(want[k] != getattr(self, k) for k in ("a", "b", "w"))
-        if moved and not want["hold"] and not given: want["seed"] += 1
+        if moved and not want["hold"] and "seed" not in change: want["seed"] += 1
         for k, v in want.items(): setattr(self, k, v)
 
     def between(self, w: float | Tensor) -> Tensor:
@@ -282,20 +287,18 @@ def told_line(t: Translation) -> str:
     return f"<b>certificate</b>, {c.n:,} held-out: v → z → v {c.from_v:.0e} of max |v| {tick}{nats}"
 
 
-class TranslateParts(Panel):
+class TranslateParts(GoPanel):
     "The widgets of the panel and where they stand; what they do is in `TranslatePanel`."
 
     def __init__(self, state: TranslateState):
-        narrow = dict(description_width="initial")
         self.ask = {k: Asker(k.upper(), state, getattr(state, k)) for k in "ab"}
         self.sheet = None if state.images is None else sheet(state)
-        self.side = W.ToggleButtons(options=[("A", "a"), ("B", "b")], description="a click sets", style=dict(button_width="40px") | narrow)
-        self.w = W.FloatSlider(state.w, min=0, max=1, step=0.01, description="from A to B", style=narrow, layout=dict(width="400px"))
-        self.temperature = W.FloatSlider(state.temperature, min=0, max=2, step=0.05, description="temperature", style=narrow)
+        self.side = W.ToggleButtons(options=[("A", "a"), ("B", "b")], description="a click sets", style=dict(button_width="40px") | NARROW)
+        self.w = W.FloatSlider(state.w, min=0, max=1, step=0.01, description="from A to B", style=NARROW, layout=dict(width="400px"))
+        self.temperature = W.FloatSlider(state.temperature, min=0, max=2, step=0.05, description="temperature", style=NARROW)
         self.temperature.layout.width = "300px"
         self.hold = W.Checkbox(state.hold, description="hold v", indent=False, layout=dict(width="80px"))
-        self.again = W.Button(description="draw again", icon="random", layout=dict(width="120px"), tooltip="v of the next seed")
-        self.seed = W.BoundedIntText(state.seed, min=0, max=2**31 - 1, description="seed of v", style=narrow, layout=dict(width="150px"))
+        self.again, self.seed = draw_again(state.seed)
         self.says, self.drawn, self.way, self.certificate = W.HTML(), W.HTML(), W.HTML(), W.HTML(told_line(state.t))
         super().__init__(state, self._arranged())
 
@@ -330,28 +333,19 @@ class TranslatePanel(TranslateParts):
 
     def __init__(self, state: TranslateState):
         super().__init__(state)
-        self._listen()
+        for k, ask in self.ask.items(): ask.changed(lambda value, k=k: self.on_change(**{k: value}))
+        self.follow(w=self.w, temperature=self.temperature, hold=self.hold, seed=self.seed)
         self.show()
 
-    def _listen(self) -> None:
-        for k, ask in self.ask.items(): ask.changed(lambda value, k=k: self.on_change(k, value))
-        for k in ("w", "temperature", "hold", "seed"):
-            getattr(self, k).observe(lambda change, k=k: self.on_change(k, change["new"]), "value")
-        self.again.on_click(lambda _: self.on_change("seed", self.state.seed + 1))
-        if self.sheet: self.sheet.data[1].on_click(lambda trace, clicked, _: self.on_click(clicked.point_inds))
+    def clicked(self) -> str: return self.side.value
 
     @told
-    def on_change(self, name: str, value) -> None:
+    def on_change(self, **change) -> None:
         "Another condition, place, temperature or seed."
-        try: self.state.go(**{name: value})
+        try: self.state.go(**change)
         finally:
-            if name in "ab": self.show_asked()
+            if set(change) & {"a", "b"}: self.show_asked()
         self.refresh()
-
-    @told
-    def on_click(self, rows: list[int]) -> None:
-        "A picture of the sheet is a condition."
-        if rows: self.on_change(self.side.value, int(rows[0]))
 
     def show_asked(self) -> None:
         "Bring the conditions in step with the state."
@@ -373,8 +367,8 @@ class TranslatePanel(TranslateParts):
         s, seen = self.state, self.state.look()
         with self.quiet(): self.seed.value, self.w.value, self.temperature.value = s.seed, s.w, s.temperature
         place = "A" if s.w == 0 else "B" if s.w == 1 else f"{s.w:.0%} of the way from A to B"
-        reader = votes_html(seen.votes)
-        self.says.value = f"<b>{s.n} samples of {place}</b>{reader}"
+        held = f"v of seed {s.seed}, {'held' if s.hold else 'drawn anew with each change'}"
+        self.says.value = f"<b>{s.n} samples of {place}</b>, {held}{votes_html(seen.votes)}"
         self.drawn.value = contact_sheet(thumbnails(seen.output), seen.votes or [f"v {i + 1}" for i in range(s.n)], columns=5)
         if rows := s.line(): self.way.value = way_html(rows)
         self.go_on()
