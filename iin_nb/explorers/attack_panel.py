@@ -135,7 +135,7 @@ class AttackState(LayerState):
 def pictures_html(seen: Attacked) -> str:
     "Input, noise, attacked and control with the host's answers, as html."
     p, said = seen.probabilities.max(1).values.tolist(), seen.said
-    words = [f"input {said[0]}, {p[0]:.0%}", "signs", f"attacked {said[1]}, {p[1]:.0%}", f"random {said[2]}, {p[2]:.0%}"]
+    words = [f"input {said[0]}, {p[0]:.0%}", "the attack’s signs", f"attacked {said[1]}, {p[1]:.0%}", f"random {said[2]}, {p[2]:.0%}"]
     shown = torch.cat([seen.pictures[:1], seen.noise, seen.pictures[1:]])
     return contact_sheet(thumbnails(shown), words, [False, False, said[1] != said[0], said[2] != said[0]], columns=2, room=128)
 

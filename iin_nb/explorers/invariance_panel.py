@@ -191,7 +191,7 @@ def layer_html(name: str, t: Translation, seen: Taken, plain: Taken, n: int) -> 
 def bar(share: float, color: str, text: str) -> str:
     "A share in [0, 1] as a bar with a text on it, as html."
     fill = f"linear-gradient(to right, color-mix(in srgb, {color} 45%, transparent) {100 * share:.0f}%, transparent 0)"
-    return f"<span style='display: inline-block; width: 126px; padding: 0 3px; background: {fill}'>{text}</span>"
+    return f"<span style='display: inline-block; width: 7.4em; padding: 0 3px; background: {fill}'>{text}</span>"
 
 
 def table_html(s: InvarianceState) -> str:
@@ -206,7 +206,7 @@ def table_html(s: InvarianceState) -> str:
         share = f"{f.share:.2f} <small>({f.rebuilt_share:.2f})</small>" if f else ""
         same = "computing …" if f is None else "" if f.same_prediction is None else \
             f"{f.same_prediction:.2f} <small>({f.rebuilt_same:.2f})</small>"
-        shares = [bar(v.by_v, hue[k], f"{v.by_v:.2f} <small>{v.low:.2f} to {v.high:.2f}</small>") for k, v in e.items()] if e else \
+        shares = [bar(v.by_v, hue[k], f"{v.by_v:.2f} <small>{v.low:.2f}–{v.high:.2f}</small>") for k, v in e.items()] if e else \
             ["computing …"] * (many >= 8)
         body += f"<tr>{cells('td', [html.escape(name), share, same, *shares])}</tr>"
     head = cells("th", ["layer", "share", "same", *(f"v of {html.escape(k)}" for k in factors if many >= 8)])

@@ -60,7 +60,7 @@ def mix_html(s: MixState, seen: dict[str, tuple[Taken, Taken]]) -> str:
         both, wrong = torch.cat([t.pictures for t in pair]), [any(t.wrong) for t in pair]
         pictures = contact_sheet(thumbnails(both), said, wrong, 2, 96)
         cosines, shares = ([f"{float(f(t)):.2f}" for t in pair] for f in (lambda t: t.cosine.mean(), lambda t: t.share))
-        told = f"share {', '.join(shares)}<br>cosine {', '.join(cosines)}; unrelated {pair[0].random:.2f}"
+        told = f"share {', '.join(shares)}<br>cosine {', '.join(cosines)}<br>unrelated {pair[0].random:.2f}"
         blocks.append(f"<div style='width: 210px'><b>{html.escape(name)}</b>{pictures}{told}</div>")
     return f"<div style='display: flex; flex-wrap: wrap; gap: 10px 14px'>{''.join(blocks)}</div>"
 
