@@ -49,7 +49,7 @@ SHOWN = {   # what is done to each before it is shown; `panel` is what is shown
     "sketch_pad": ("panel = iin.explorers.sketch_pad()\nt = np.linspace(0, 2 * np.pi, 60)\n"
                    "points = np.stack([0.5 + 0.3 * np.sin(t), 0.3 + 0.16 * np.cos(t) + 0.4 * (t / 6.28)], 1).tolist()\n"
                    "panel.strokes = [dict(points=points, size=0.1, color='#1f2430')]"),
-    "translate": f"{WORDS}panel = iin.explorers.translate(t, texts, 'a red seven', 'a blue three', iin.zoo.judge())\npanel.w.value = 0.5",
+    "translate": f"{WORDS}panel = iin.explorers.translate(t, texts, 'a red seven', 'a blue three', iin.zoo.judge())",
     "invariances": f"{LAYERS}panel = iin.explorers.invariances(inv, digits.held_out, index=4)",
     "mix": f"{LAYERS}panel = iin.explorers.mix(inv, digits.held_out, 4, 9)",
     "attack": f"{LAYERS}panel = iin.explorers.attack(inv, digits.held_out, 4)",

@@ -135,7 +135,7 @@ class AttackState(LayerState):
 def pictures_html(seen: Attacked) -> str:
     "Input, noise, attacked and control with the host's answers, as html."
     p, said = seen.probabilities.max(1).values.tolist(), seen.said
-    words = [f"input {said[0]}, {p[0]:.0%}", "the attack’s signs", f"attacked {said[1]}, {p[1]:.0%}", f"random {said[2]}, {p[2]:.0%}"]
+    words = [f"input {said[0]}, {p[0]:.0%}", "attack’s signs", f"attacked {said[1]}, {p[1]:.0%}", f"random {said[2]}, {p[2]:.0%}"]
     shown = torch.cat([seen.pictures[:1], seen.noise, seen.pictures[1:]])
     return contact_sheet(thumbnails(shown), words, [False, False, said[1] != said[0], said[2] != said[0]], columns=2, room=128)
 
@@ -194,11 +194,11 @@ SIZES = (0, 0.03, 0.06, 0.1, 0.15, 0.2, 0.3, 0.5)   # of the change, on a saved 
 
 
 def numbers_html(seen: Attacked) -> str:
-    "Predictions for the three pictures, and how far their z are apart at each layer, as html."
-    answers = zip(KINDS.values(), seen.said, seen.probabilities.amax(1).tolist(), strict=True)
-    said = " · ".join(f"{kind} <b>{a}</b> ({p:.2f})" for kind, a, p in answers)
-    near = "".join(f"<tr><td>{html.escape(k)}</td><td>{a:.2f}</td><td>{r:.2f}</td></tr>" for k, (a, r) in seen.cosine.items())
-    return f"<p>predictions: {said}</p><table><tr><th>cosine with the clean z</th><th>attacked</th><th>random</th></tr>{near}</table>"
+    "Predictions for the three pictures, and the cosine of their z with the clean one's at each layer, as html."
+    said = [f"<b>{a}</b> {p:.0%}" for a, p in zip(seen.said, seen.probabilities.amax(1).tolist(), strict=True)]
+    rows = [["prediction", *said], *([f"cosine at {html.escape(k)}", "1", f"{a:.2f}", f"{r:.2f}"] for k, (a, r) in seen.cosine.items())]
+    body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
+    return f"<table><tr><th></th>{''.join(f'<th>{k}</th>' for k in KINDS.values())}</tr>{body}</table>"
 
 
 def attack_page(panel: "AttackPanel", inputs: int = 10) -> str:
@@ -214,13 +214,14 @@ def attack_page(panel: "AttackPanel", inputs: int = 10) -> str:
     above = np.stack([tiled(torch.cat([a.pictures[:1], a.noise, a.pictures[1:]]), 2) for a in seen])
     controls = [Control("input", [s.tags[i] for i in which], slider=False),
                 Control("ε", [f"{e:g} of [−1, 1]" for e in sizes], sizes.index(s.eps))]
-    below = [Pictures(np.stack([tiled(a.samples[k].flatten(0, 1), s.n + 1) for a in seen]),
-                      f"{k}: z of the clean, of the attacked picture, of random signs", 170 + 33 * s.n) for k in s.layers]
+    rows, room = "from above: z of the clean, of the attacked, of the randomly changed picture", 66 * (s.n + 1)
+    below = [Pictures(np.stack([tiled(a.samples[k].flatten(0, 1), s.n + 1) for a in seen]), f"{k}, {rows}", room) for k in s.layers]
     caption = "Above: input, signs of the attack. Below: attacked, random signs."
     views = [[Pictures(above, caption, 260), Texts([*map(numbers_html, seen)])], below]
     lead = (f"A change of ε at every pixel that leads {html.escape(s.host.name)} away from its answer, and what each layer sees of it. "
             f"Computed before: {len(which)} inputs, {len(sizes)} sizes ε, {s.n} drawn v of seed {s.seed}.")
-    return saved_page(f"An attack on {s.host.name}", lead, controls, views, f"<p>{NOTE.partition(' Above each')[0]}</p>{promise(s.inv)}")
+    foot = f"<p>{NOTE.partition(' Above each')[0]} Cosine: of z with that of the clean picture.</p>{promise(s.inv)}"
+    return saved_page(f"An attack on {s.host.name}", lead, controls, views, foot)
 
 
 def attack(

@@ -295,18 +295,16 @@ class InvariancePanel(InvarianceParts):
     def page(self) -> str: return invariances_page(self)
 
 # %% ../../nbs/53_explorer_invariances.ipynb #38ea987b
-def taken_table(rows: dict[str, tuple[Taken, ...]], of: Sequence[str] = ("",)) -> str:
-    "What layers say of pictures, as html: a row a layer, columns for each of what is `of`."
-    heads, body = ["cosine", "unrelated", "share", "same prediction", "unrelated"], ""
+def taken_table(rows: dict[str, tuple[Taken, ...]], of: Sequence[str]) -> str:
+    "What layers say of pictures, as html: for each layer a row of each of what it is `of`."
+    lines = [("", "cosine", "unrelated", "share", "same prediction", "unrelated")]
     for name, parts in rows.items():
-        cells = [html.escape(name)]
-        for t in parts:
-            cells += [f"{float(t.cosine.mean()):.2f}", f"{t.random:.2f}", f"<b>{t.share:.2f}</b>"]
-            cells += [t.same, f"{t.chance:.2f}"] if t.answers else ["", ""]
-        body += f"<tr>{''.join(f'<td>{c}</td>' for c in cells)}</tr>"
-    above = "".join(f"<th colspan='{len(heads)}'>{html.escape(t)}</th>" for t in of)
-    head = "".join(f"<th>{h}</th>" for h in ["layer", *heads * len(of)])
-    return f"<table>{f'<tr><th></th>{above}</tr>' if any(of) else ''}<tr>{head}</tr>{body}</table>"
+        for what, t in zip(of, parts, strict=True):
+            numbers = [f"{float(t.cosine.mean()):.2f}", f"{t.random:.2f}", f"<b>{t.share:.2f}</b>"]
+            same = (t.same, f"{t.chance:.2f}") if t.answers else ("", "")
+            lines.append((f"{html.escape(name)}, {what}", *numbers, *same))
+    cells = [[f"<{tag}>{c}</{tag}>" for c in line] for tag, line in zip(["th", *["td"] * len(lines)], lines, strict=False)]
+    return f"<table>{''.join(f'<tr>{chr(10).join(line)}</tr>' for line in cells)}</table>"
 
 
 def numbers_html(s: InvarianceState, seen: dict[str, tuple[Taken, Taken]]) -> str:

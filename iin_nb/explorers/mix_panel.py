@@ -122,7 +122,7 @@ def mix_page(panel: "MixPanel", inputs: int = 10) -> str:
                 seen, plain = s.look(), s.rebuilt(s.x)
                 line = [torch.cat([s.x[i:i + 1], plain[i:i + 1], *(t[i].pictures for t in seen.values())]) for i in (0, 1)]
                 frames.append(tiled(torch.cat(line), len(seen) + 2))
-                lines.append(taken_table(seen, ("z of A, v of B: beside A", "z of B, v of A: beside B")))
+                lines.append(taken_table(seen, ("z of A and v of B, beside A", "z of B and v of A, beside B")))
     finally: s.go(a=was[0], b=was[1])
     said = [s.tags[i] for i in which]
     controls = [Control("A", said, which.index(s.a), slider=False), Control("B", said, which.index(s.b), slider=False)]

@@ -426,7 +426,8 @@ def translate_page(panel: "TranslatePanel", steps: int = 7) -> str:
     lead = (f"{html.escape(s.t.source.name)} as the condition, painted by {html.escape(s.t.dst.name)}. Computed before: "
             f"{len(chosen)} conditions, each as A and as B, {steps} places on the way; {s.n} samples of each, v of seed {s.seed} held, "
             f"temperature {s.temperature:g}.")
-    return saved_page(f"Translation: {s.t.source.name} → {s.t.dst.name}", lead, controls, views, told_line(s.t))
+    foot = f"<p>{NOTE.partition(' Above')[0]}</p>{told_line(s.t)}"
+    return saved_page(f"Translation: {s.t.source.name} → {s.t.dst.name}", lead, controls, views, foot)
 
 # %% ../../nbs/52_explorer_translate.ipynb #30ee10e2
 def translate(
