@@ -330,7 +330,8 @@ def votes_html(votes: Sequence[str]) -> str:
     "How often each answer was given, as html."
     if not votes: return ""
     order = sorted(set(votes), key=lambda k: (-votes.count(k), k))
-    return ", a reader sees " + " · ".join(f"{html.escape(k)}{f' ×{votes.count(k)}' if votes.count(k) > 1 else ''}" for k in order[:6])
+    times = {k: f"\u00a0×{votes.count(k)}" if votes.count(k) > 1 else "" for k in order[:6]}
+    return ", a reader sees " + " · ".join(f"{html.escape(k)}{n}" for k, n in times.items())
 
 # %% ../../nbs/52_explorer_translate.ipynb #8891ab3a
 class TranslatePanel(TranslateParts):
