@@ -1,10 +1,10 @@
 """Every explorer in JupyterLab in a real Chromium, and its saved page without a kernel: it is drawn, it answers, it asks nobody else."""
 import re
+from io import BytesIO
 
 import pytest
 from browser import lab, notebook, opened, run_all
-
-from iin_nb import explanation, explorers
+from PIL import Image
 
 pytestmark = pytest.mark.browser
 READY = ".iin-panel .js-plotly-plot .main-svg"
@@ -64,6 +64,8 @@ def at(page, selector, x, y):
 
 PLOTS = "[...document.querySelectorAll('.iin-panel .js-plotly-plot')]"
 MARKS = f"{PLOTS}.map(g => [...g.data.at(-1).x ?? []].slice(0, 1))"   # where the last trace, of a map the red ×, is
+# the menus' first words; their spaces do not break
+CHOSEN = r"[...document.querySelectorAll('.iin-panel select')].map(e => e.selectedOptions[0].innerText.split(/\s/)[0])"
 PICTURE = "document.querySelector('.iin-panel img.iin-crisp, .iin-panel .iin-crisp img').src"
 
 
@@ -82,7 +84,7 @@ def test_factors(live):
     page.get_by_role("button", name="reset").first.click()
     page.wait_for_function(f"was => {MARKS}[4][0] == was", arg=there[0])
     page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.92, 0.93))   # the last picture of the contact sheet
-    page.wait_for_function("document.querySelector('.iin-panel select').selectedOptions[0].innerText.startsWith('#41')")
+    page.wait_for_function(f"{CHOSEN}[0] == '#41'")
 
 
 def test_walk(live):
@@ -167,13 +169,15 @@ def test_sketch_pad(live):
 
 
 TRAINED = """
+from dataclasses import replace
 from iin_nb.fit import Recipe
 from iin_nb.flow import FlowConfig
 class Words:
     def encode(self, texts): return torch.tensor([[float(w in t.split()) for w in NUMBERS] for t in texts])
 import torch
 NUMBERS = "zero one two three four five six seven eight nine".split()
-digits, quick = iin.data.color_digits().rows(0, 800), dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, copies=1, baseline=False)
+digits = replace(iin.data.color_digits().rows(0, 800), n_train=700)
+quick = dict(recipe=Recipe(n_steps=4, eval_every=2), batch=64, baseline=False)
 painter, texts = iin.zoo.load("digits-autoencoder"), [f"a {NUMBERS[k]}" for k in digits.table["class"]]
 quick["config"] = FlowConfig(64, n_blocks=2, hidden=16)
 """
@@ -201,28 +205,94 @@ def test_translate(live):
     page.wait_for_function(f"was => {sheets}[0] != was", arg=drawn)
 
 
+LAYERS = TRAINED + """
+reader = iin.zoo.load("digits-classifier")
+inv = iin.invariances(reader, painter, digits, ["features", "head"], autoencoder, **quick)
+"""
+
+
+def test_invariances(live):
+    "The table of many inputs comes by itself; another input, a layer less, v drawn again: all are seen."
+    page = live(LAYERS + "panel = iin.explorers.invariances(inv, iin.data.color_digits().held_out)\npanel")
+    says(page, r"features\s+-?\d\.\d\d \(", 60_000)
+    sheets = "[...document.querySelectorAll('.iin-panel .iin-sheet')].map(e => e.style.cssText)"
+    first = page.evaluate(sheets)
+    assert len(first) == 2, "a row of samples a layer"
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.07))
+    page.wait_for_function(f"{CHOSEN}[0] == '#1'")
+    page.wait_for_function(f"was => {sheets}[0] != was", arg=first[0])
+    page.get_by_role("checkbox", name="head").uncheck()
+    page.wait_for_function(f"{sheets}.length == 1")
+    drawn = page.evaluate(sheets)[0]
+    page.get_by_role("button", name="draw again").click()
+    page.wait_for_function(f"was => {sheets}[0] != was", arg=drawn)
+
+
+def test_mix(live):
+    "A click sets A, then B; swapped, both mixes change places."
+    page = live(LAYERS + "panel = iin.explorers.mix(inv, iin.data.color_digits().held_out)\npanel")
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.5))
+    page.wait_for_function(f"{CHOSEN}[0] == '#19'")
+    page.locator(".iin-panel").get_by_role("button", name="B", exact=True).click()
+    page.wait_for_timeout(500)   # two clicks at once are a double click
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.97, 0.07))
+    page.wait_for_function(f"{CHOSEN}[1] == '#5'")
+    page.get_by_role("button", name="swap").click()
+    page.wait_for_function(f"{CHOSEN}.join() == '#5,#19'")
+
+
+def test_attack(live):
+    "The slider of ε changes the attacked picture and what layers see, and at 0 nothing is left of it."
+    page = live(LAYERS + "panel = iin.explorers.attack(inv, iin.data.color_digits().held_out)\npanel")
+    sheets = "[...document.querySelectorAll('.iin-panel .iin-sheet')].map(e => e.style.cssText)"
+    first = page.evaluate(sheets)
+    assert len(first) == 1 + 2 * 3, "the pictures, and three rows a layer"
+    page.get_by_role("slider").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"was => {sheets}[0] != was", arg=first[0])
+    page.keyboard.press("Home")
+    page.mouse.click(*at(page, ".iin-panel .nsewdrag", 0.25, 0.07))
+    page.wait_for_function(f"{CHOSEN}[0] == '#1'")
+    says(page, r"attacked 1\.00, random signs 1\.00")
+
+
 PAGES = {"factors": "classifier", "walk": "autoencoder", "response": "classifier", "analogies": "classifier", "browse": "classifier",
-         "samples": "autoencoder"}
+         "samples": "autoencoder", "translate": "t, texts", "invariances": "inv, digits", "mix": "inv, digits", "attack": "inv, digits"}
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    "Every explorer's page, as `to_html` writes it."
-    folder, shipped = tmp_path_factory.mktemp("pages"), {k: explanation.shipped(f"digits-{k}") for k in set(PAGES.values())}
-    for name, kind in PAGES.items():
-        panel = getattr(explorers, name)(shipped[kind])
+    "The page of an explorer, as `to_html` writes it."
+    folder, known = tmp_path_factory.mktemp("pages"), {}
+    exec(f"{START}\n{LAYERS}\nt = iin.translate(Words(), painter, (texts, digits.images), **quick)", known)
+
+    def write(name):
+        panel = eval(f"iin.explorers.{name}({PAGES[name]})", known)
         panel.to_html(folder/f"{name}.html")
         panel.close()
-    return folder
+        return folder/f"{name}.html"
+
+    return write
+
+
+def colors_of(page, selector):
+    "How many colors a piece of the page has: one, where nothing is drawn."
+    found = page.locator(selector).first
+    found.scroll_into_view_if_needed()
+    return len(Image.open(BytesIO(found.screenshot())).convert("RGB").getcolors(1 << 24))
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_saved_page_answers_alone(saved, page, name):
     "Without a kernel and a network it is drawn, light and dark, follows its sliders and menus, and does not scroll sideways at 900 px."
-    assert (saved/f"{name}.html").stat().st_size < 15e6
+    path = saved(name)
+    assert path.stat().st_size < 15e6
     page.set_viewport_size({"width": 900, "height": 1200})
-    page.goto((saved/f"{name}.html").as_uri())
-    page.wait_for_selector(".main-svg, [style*='grid']")
+    page.goto(path.as_uri())
+    drawn = ".main-svg, .sprite, [style*='grid']"
+    page.wait_for_selector(drawn)
+    assert colors_of(page, drawn) > 20
+    if "," in PAGES[name]: assert re.search(r"Computed before: .*\d", page.locator("p.soft").inner_text()), "it says what it holds"
     for scheme in ("dark", "light"):
         page.emulate_media(color_scheme=scheme)
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -1,15 +1,11 @@
 """The attack explorer: signs are the gradient's, v is held over all three pictures, the host is left alone, the page holds all sizes."""
-import json
-import re
-import time
 
-import numpy as np
 import pytest
 import torch
-from toy_layers import LAYERS, N, image_set, layers
+from toy_layers import LAYERS, image_set, layers
 
 from iin_nb import hosts
-from iin_nb.core import DataError, HostError
+from iin_nb.core import HostError
 
 pytest.importorskip("ipywidgets")
 from iin_nb import explorers
@@ -83,12 +79,6 @@ def test_without_a_change_all_three_are_one(state):
     for s in seen.samples.values(): torch.testing.assert_close(s[0], s[1], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("slip", [dict(index=N), dict(eps=-0.1), dict(eps=3), dict(n=0), dict(seed=-1), dict(z=1)])
-def test_slips_are_refused_and_change_nothing(state, slip):
-    with pytest.raises(DataError, match=r"explorers.attack: expected .*, got .*\. \S"): state.go(**{"n": 2, **slip})
-    assert (state.index, state.eps, state.n, state.seed) == (3, 0.2, 4, 0)
-
-
 # ---- the view
 
 def test_widgets_follow_and_lead(panel):
@@ -101,30 +91,3 @@ def test_widgets_follow_and_lead(panel):
     assert (panel.state.seed, panel.seed.value, panel.state.index, panel.chosen.value, panel.message.value) == (1, 1, 9, 9, "")
     panel.on_click([])
     assert panel.state.index == 9
-
-
-def test_errors_are_shown_and_go_away(panel, monkeypatch):
-    monkeypatch.setattr(panel.state, "look", lambda: 1 / 0)
-    panel.again.click()
-    assert "ZeroDivisionError" in panel.message.value
-    monkeypatch.undo()
-    panel.again.click()
-    assert panel.message.value == ""
-
-
-def test_the_page_holds_every_choice_and_leaves_the_panel_as_it_was(panel, tmp_path):
-    panel.eps.value = 0.07
-    text = panel.to_html(tmp_path/"page.html").read_text(encoding="utf-8")
-    assert len(text) < 15e6 and not re.search(r"<(script|link|img)[^>]*(src|href)=['\"]https?:", text)
-    known = json.loads(re.search(r"<script type='application/json' id='data'>(.*?)</script>", text, re.S)[1], parse_constant=pytest.fail)
-    assert [len(c["options"]) for c in known["controls"]] == [10, len(P.SIZES) + 1] and known["views"][0]["n"] == 10 * (len(P.SIZES) + 1)
-    assert (panel.state.index, panel.state.eps) == (3, 0.07)
-
-
-def test_an_event_is_fast(panel):
-    seconds = []
-    for i in range(20):
-        start = time.process_time()
-        panel.eps.value = i / 50
-        seconds.append(time.process_time() - start)
-    assert np.median(seconds) < 0.06

@@ -48,3 +48,10 @@ def test_nothing_comes_from_elsewhere():
     body = page.partition("<body>")[2]
     assert not re.search(r"(src|href)=['\"](?!data:)", body) and "<link" not in page and "<!doctype html>" in page
     assert told(page)["views"][1]["titles"][3] == "3"
+
+
+def test_pictures_are_no_css_variable():
+    "Chromium drops one over 2 MB without a word."
+    page = saved_page("T", "", CONTROLS, [Pictures(X, "c"), Pointed(X, list("abcdef"))])
+    assert not re.search(r"--[a-z]+: *url", page)
+    assert all(f"#v{k}.sprite, #v{k} .sprite {{background-image: url(data:" in page for k in (0, 1))

@@ -17,7 +17,7 @@ def autoencoder(): return explanation.shipped("digits-autoencoder")
 def test_the_tour_leaves_its_panels_open():
     source = "".join("".join(c["source"]) for c in json.loads(TOUR.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code")
     assert not any(word in source for word in ("close()", "assert", "finish()")), "it is to be looked at"
-    assert all(f"explorers.{name}(" in source for name in ("response", "factors", "walk", "analogies", "browse", "samples", "sketch_pad"))
+    assert all(f"explorers.{name}(" in source for name in explorers.__all__)
 
 
 def test_the_digit_changes_the_answer_and_the_rest_is_ignored():

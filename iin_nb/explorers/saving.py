@@ -76,7 +76,7 @@ h1 {font-size: 1.35em; margin: 0} p {max-width: 76ch; margin: .3em 0 1em} .soft,
 .control output {font-variant-numeric: tabular-nums; color: var(--soft)} input[type=range] {flex: 1}
 .between, .end {display: flex; gap: 6px; align-items: center} .end {color: var(--soft)} select {font: inherit; width: 100%}
 figure {margin: 0} figure:has(> .sprite) {width: min-content}
-figcaption {color: var(--soft); max-width: 40ch} .sprite {image-rendering: pixelated; background-image: var(--sprite)}
+figcaption {color: var(--soft); max-width: 40ch} .sprite {image-rendering: pixelated}
 .sheet {display: flex; flex-wrap: wrap; gap: 2px; max-width: 560px} .pointed {display: grid; grid-template-columns: 9em 1fr; gap: 14px}
 .js-plotly-plot text {fill: var(--ink) !important} .textpoint text {text-shadow: 0 0 2px var(--ground), 0 0 2px var(--ground) !important}
 table {border-collapse: collapse; font-variant-numeric: tabular-nums}
@@ -191,6 +191,11 @@ def _frames(view: "View") -> list[int]:
     return [] if isinstance(view, Pictures) and len(view.frames) == 1 else [len(view.frames)]
 
 
+def _sheet(k: int, made: dict) -> str:
+    "The pictures of view number `k`, in a rule of their own: a css variable over 2 MB is dropped by browsers, without a word."
+    return f"<style>#v{k}.sprite, #v{k} .sprite {{background-image: url({made.pop('uri')})}}</style>"
+
+
 def _place(k: int, view: "View", made: dict) -> str:
     "The element of view number `k`."
     if isinstance(view, Texts): return f"<div id='v{k}' aria-live='polite'></div>"
@@ -198,12 +203,13 @@ def _place(k: int, view: "View", made: dict) -> str:
     elif isinstance(view, Pointed):
         one = "<div><div class='sprite one' role='img' aria-label='the point under the mouse'></div><output></output></div>"
         sheet = "<div><div class='told' aria-live='polite'></div><div class='sheet'></div></div>"
-        body = f"<div id='v{k}' class='pointed' style='--sprite: url({made.pop('uri')})'>{one}{sheet}</div>"
+        body = f"{_sheet(k, made)}<div id='v{k}' class='pointed'>{one}{sheet}</div>"
     else:
         s = made["scale"]
-        size = f"--sprite: url({made.pop('uri')}); width: {made['width'] * s}px; height: {made['height'] * s}px"
+        size = f"width: {made['width'] * s}px; height: {made['height'] * s}px"
         sheet = f"background-size: {made['width'] * made['columns'] * s}px {made['height'] * made['rows'] * s}px"
-        body = f"<div id='v{k}' class='sprite' role='img' aria-label='{html.escape(view.caption)}' style='{size}; {sheet}'></div>"
+        told = f"role='img' aria-label='{html.escape(view.caption)}'"
+        body = f"{_sheet(k, made)}<div id='v{k}' class='sprite' {told} style='{size}; {sheet}'></div>"
     return f"<figure>{body}<figcaption>{html.escape(view.caption)}</figcaption></figure>"
 
 
