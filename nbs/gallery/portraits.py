@@ -11,20 +11,30 @@ GENDER, MOUTH, HAIR, AGE = ("woman", "man"), ("serious", "smiling"), (None, "dar
 
 # gender, mouth, hair, glasses, beard and age: how each can be said, by set; what is None in a meaning is not said
 LEARN = """
-woman: woman, lady, female, girl, female person, woman's face
-man: man, guy, male, gentleman, male person, man's face
-young woman: young woman, young lady, woman in her twenties, youthful woman
-young man: young man, young guy, man in his twenties, youthful man
-old woman: old woman, older lady, woman of a certain age, aged woman
-old man: old man, older gentleman, man of a certain age, aged man
-smiling: smiling, happy, laughing, cheerful, with a smile, who smiles
-serious: serious, not smiling, unsmiling, without a smile, with a closed mouth, who looks earnest
-dark: dark hair, black hair, jet-black hair
-brown: brown hair, brunette hair, brownish hair
-blond: blond hair, fair hair, golden hair
-gray: gray hair, white hair, silver hair
-glasses: glasses, eyeglasses, a pair of glasses
-beard: a beard, a bearded chin, facial hair
+woman: woman, lady, female, girl, female person, woman's face, gal, feminine-looking person, wife, businesswoman, waitress
+woman: madam, her face
+man: man, guy, male, gentleman, male person, man's face, fellow, masculine-looking person, husband, businessman, waiter
+man: sir, his face
+young woman: young woman, young lady, woman in her twenties, youthful woman, girl of eighteen, college girl, young female
+young woman: woman not yet thirty
+young man: young man, young guy, man in his twenties, youthful man, boy of eighteen, college boy, young male
+young man: man not yet thirty
+old woman: old woman, older lady, woman of a certain age, aged woman, woman in her seventies, elder lady, old lady
+old woman: female pensioner, woman well over fifty
+old man: old man, older gentleman, man of a certain age, aged man, man in his seventies, elder fellow, old gentleman
+old man: male pensioner, man well over fifty
+smiling: smiling, happy, laughing, cheerful, with a smile, who smiles, glad, merry, delighted, amused, radiant, giggling
+smiling: friendly, jolly, chuckling, good-humored, with a big smile, with a laugh, with a merry look, who is laughing
+smiling: who shows the teeth in a smile
+serious: serious, not smiling, unsmiling, without a smile, with a closed mouth, who looks earnest, sober, somber, grim
+serious: unhappy, sad, gloomy, expressionless, frowning, severe, strict, with a serious look, with a neutral expression
+serious: with tight lips, who is not amused, who does not smile
+dark: dark hair, black hair, jet-black hair, dark black hair, ebony hair, inky hair, black curls
+brown: brown hair, brunette hair, brownish hair, hair of a brown tone, dark brown hair, auburn-brown hair, brown curls
+blond: blond hair, fair hair, golden hair, blonde hair, sandy hair, straw-colored hair, blond curls
+gray: gray hair, white hair, silver hair, grey hair, snow-white hair, hair turned gray, white curls
+glasses: glasses, eyeglasses, a pair of glasses, reading glasses, framed glasses, dark-rimmed glasses, lenses in a frame
+beard: a beard, a bearded chin, facial hair, a goatee, stubble, a mustache and a beard, an unshaven chin, a long beard
 """
 
 STOP = """
@@ -64,8 +74,11 @@ beard: whiskers, a bushy beard
 
 
 def _read(text: str) -> dict[str, tuple[str, ...]]:
-    "{what is meant: phrases} of lines `what: phrase, phrase`."
-    return {k: tuple(v.split(", ")) for k, v in (line.split(": ") for line in text.strip().splitlines())}
+    "{what is meant: phrases} of lines `what: phrase, phrase`; one thing may have several lines."
+    found = {}
+    for what, phrases in (line.split(": ") for line in text.strip().splitlines()):
+        found[what] = found.get(what, ()) + tuple(phrases.split(", "))
+    return found
 
 
 PHRASES = {"learn": _read(LEARN), "stop": _read(STOP), "test": _read(TEST)}
@@ -87,6 +100,22 @@ show me a {m} {who}
 draw a {m} {who}
 we are looking at a {m} {who}
 there is a {m} {who} in the picture
+look, a {m} {who}
+you can see a {m} {who} here
+an image of a {m} {who}
+a snapshot of a {m} {who}
+the face of a {m} {who}
+it is a {m} {who}
+I would like a picture of a {m} {who}
+please paint a {m} {who}
+give me a {m} {who}
+can you draw a {m} {who}?
+a painting that shows a {m} {who}
+the photo shows a {m} {who}
+yesterday I met a {m} {who}
+he took a photograph of a {m} {who}
+a drawing of a {m} {who} on paper
+on the wall hangs a portrait of a {m} {who}
 """,
     "stop": """
 somebody took a picture of a {m} {who}
