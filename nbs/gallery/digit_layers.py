@@ -20,6 +20,7 @@ from iin_nb.hosts import Host, tap
 SMALL = experiment.SMALL
 LAYERS = {"early: features.0": "features.0", "middle: features.1": "features.1", "late: features.2": "features.2",
           "features": "features", "logits": "head"}
+WARM = ("features.1", "features.2")   # layers whose H starts as the regression's: from scratch τ misses the color there
 CONTRAST = 0.9                     # |color|: half the distance of stroke and ground, all pictures alike
 NEAR, FAR = 0.99, 0.4              # correlation within a pair: of the likelihood, and of the contrast that pulls the digits apart
 N_STOP, N_TEST = (60, 300) if SMALL else (3240, 6000)
@@ -117,12 +118,13 @@ class Layers:
         self.last = (place.layer, few), [both(self.rows["learn"]), both(self.rows["stop"][:None if few is None else 1000])]
         return self.last[1]
 
-    def tau(self, path: str, seed: int = 0, steps: int = STEPS, few: int | None = None) -> tr.Translation:
-        "τ from a layer of the reader to z̄: a `Translation`."
-        place = self.place(path)
+    def tau(self, path: str, seed: int = 0, steps: int | None = None, few: int | None = None) -> tr.Translation:
+        "τ from a layer of the reader to z̄: a `Translation`; twice as long where the host is tapped."
+        place, steps = self.place(path), steps or STEPS * (2 if path == "features" else 1)
         source = tr.Source(f"{self.reader.name}.{path}", tuple(place.z_shape), place)
         net = tr.ConditionalFlow(FlowConfig(self.painter.dim, seed=seed), tr.EmbedderConfig(source.shape, seed=seed))
-        told = with_history(net, f"tau-{self.name}-{path}-{seed}",
+        if warm := path in WARM: net.embedder.load_state_dict(self.regression(path, seed).net.embedder.state_dict())
+        told = with_history(net, f"tau-{self.name}-{path}-{seed}{'-warm' * warm}",
                             lambda: tr.fit_flow(net, *self.aligned(place, few), recipe(steps, seed), BATCH), steps, few, BATCH)
         rows = self.rows["test"][:2000]
         c, z = self.seen(place, rows), self.z.mean[rows]
@@ -184,7 +186,8 @@ class Layers:
         told = replace(with_history(flow, "names-apart", then, steps, apart, NEAR, FAR), unit="nats a pair, contrasts included")
         with torch.no_grad(): f = layout.split(flow(learn.mean[:4000])[0])
         laws, trip = {k: BlockLaw.fit(b) for k, b in f.items()}, certify(self.painter, flow, self.images.held_out.images[:1000])
-        return Explanation(self.painter, flow, layout, concepts, laws, trip, told, {"n_steps": steps, "apart": apart, "rho": NEAR, "rho apart": FAR})
+        made = {"n_steps": steps, "apart": apart, "rho": NEAR, "rho apart": FAR}
+        return Explanation(self.painter, flow, layout, concepts, laws, trip, told, made)
 
 
 def pulled(flow: Flow, z: latents.Latents, p: pairs.Pairs, layout: Layout, n: int, g: torch.Generator) -> Tensor:
