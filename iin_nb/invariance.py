@@ -155,7 +155,7 @@ class Invariances:
     def __repr__(self) -> str:
         each = self.layers.items()
         rows = [f"  {name}: z {tuple(t.source.shape)}, {t.record['nats']:.1f} nats a sample; {t.certificate}" for name, t in each]
-        alone = next((t.record["nats_unconditional"] for t in self.layers.values()), None)
+        alone = next((t.record.get("nats_unconditional") for t in self.layers.values()), None)
         told = "" if alone is None else f" ({alone:.1f} nats without z)"
         return "\n".join([f"Invariances of {len(rows)} layer(s), painted by {self.autoencoder.name}{told}", *rows])
 

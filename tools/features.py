@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FIGURES = {   # the gallery's notebook, and a piece of the cell whose first picture is taken
     "iin": ("digits_autoencoder", "both ends of the first two rows"),
     "net2net": ("text_to_digits", "Eight draws of each sentence"),
-    "invariances": ("digit_invariances", "Samples per layer"),
+    "invariances": ("digit_invariances", "z of one picture, v of the other"),
 }
 
 
