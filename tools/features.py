@@ -9,7 +9,7 @@ import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURES = {   # the gallery's notebook, and a piece of the cell whose first picture is taken
-    "iin": ("digits_autoencoder", "both ends of the first two rows"),
+    "iin": ("digits_autoencoder", "report.strip_figure"),
     "net2net": ("text_to_digits", "Eight draws of each sentence"),
     "invariances": ("digit_invariances", "z of one picture, v of the other"),
 }
