@@ -87,8 +87,9 @@ def read_folder(path: Path, name: str, form: int) -> tuple[dict, dict[str, Tenso
             raise ValueError(f"NaN or Inf in {odd[0]}")
         return said, tensors
     except (FileNotFoundError, NotADirectoryError) as e:
-        files = f"{name}.json and tensors.safetensors"
-        raise DataError(f"{name}.load", f"a folder with {files} at {path}", str(e), "Check the path.") from e
+        files, other = f"{name}.json and tensors.safetensors", [p.stem for p in path.glob("*.json") if p.stem != name]
+        do = f"It holds {other[0]}.json: {other[0]}.load reads it." if other else "Check the path."
+        raise DataError(f"{name}.load", f"a folder with {files} at {path}", str(e), do) from e
     except DataError: raise
     except Exception as e: raise damaged(path, e, name) from e
 
@@ -112,7 +113,7 @@ def find_host(said: dict, host: Host | None, where: str = "explanation.load") ->
     if host is None:
         if said["name"] not in zoo.SHIPPED:
             layer = f", tapped at {said['layer']!r}" if said["layer"] else ""
-            raise HostError(where, f"the host {said['name']!r}{layer}", "none", "Pass host=: an explanation holds T, not the model.")
+            raise HostError(where, f"the host {said['name']!r}{layer}", "none", "Pass it: what is saved is T, not the model.")
         host = zoo.load(said["name"])
     place = {"layer": host.layer, "z_shape": list(host.z_shape), "outputs": host.outputs}
     if place != (wanted := {k: said[k] for k in place}):

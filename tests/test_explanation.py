@@ -640,7 +640,7 @@ def test_whoever_may_read_one_file_may_read_the_other(expl, tmp_path):
 
 def test_the_host_must_be_the_one_that_was_explained(expl, host, tmp_path):
     expl.save(tmp_path / "a")
-    with pytest.raises(HostError, match=r"the host 'tiny', tapped at 'body', got none. Pass host="): load(tmp_path / "a")
+    with pytest.raises(HostError, match=r"the host 'tiny', tapped at 'body', got none. Pass it"): load(tmp_path / "a")
     stranger = Tiny()
     with torch.no_grad(): stranger.head.bias += 1
     with pytest.raises(HostError, match="other weights"): load(tmp_path / "a", hosts.tap(stranger, "body", small().images[:4]))
