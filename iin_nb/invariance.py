@@ -110,17 +110,20 @@ def explained(blocks: Tensor, n_boot: int = 200, seed: int = 0) -> Explained:
 
 
 def readable(z: Tensor, block: Tensor) -> float | None:
-    """Share of the variance of a block (B, d) that ridge regression reads from z (B, D), five-fold over the inputs; None below 20 of them.
+    """Share of the variance of a block (B, d) that ridge regression reads from z (B, D), five-fold over B ≥ 20 inputs, else None.
 
     What τ should find at least: trained too briefly, or through too narrow a context, it passes off as ignored what it has missed. Ours."""
     if len(z) < 20: return None
     from sklearn.linear_model import RidgeCV
     from sklearn.model_selection import cross_val_predict
     x, y = (t.double().cpu().numpy() for t in (z, block))
-    spread = x.std(0)
-    told = cross_val_predict(RidgeCV(10.0 ** np.arange(-1, 7)), (x - x.mean(0)) / np.where(spread > 0, spread, 1), y, cv=5)
-    total = ((y - y.mean(0)) ** 2).sum()
-    return max(0.0, 1 - float(((y - told.reshape(y.shape)) ** 2).sum() / total)) if total else 0.0
+    total, each = ((y - y.mean(0)) ** 2).sum(), x.std(0)
+    if not total: return 0.0
+    left = []
+    for scale in (x.std() or 1, np.where(each > 0, each, 1)):   # numbers as large as they are, and all alike
+        told = cross_val_predict(RidgeCV(10.0 ** np.arange(-3, 7)), (x - x.mean(0)) / scale, y, cv=5)
+        left.append(((y - told.reshape(y.shape)) ** 2).sum() / total)
+    return max(0.0, 1 - float(min(left)))
 
 # %% ../nbs/31_invariance.ipynb #9577bc30
 def _missed(layer: str, block: str, e: Explained) -> str:

@@ -8,7 +8,7 @@ from iin_nb import hosts, invariance
 from iin_nb.core import DataError, IINError
 from iin_nb.fit import Recipe
 from iin_nb.flow import FlowConfig
-from iin_nb.invariance import Invariances, explained, fidelity, invariances
+from iin_nb.invariance import Invariances, explained, fidelity, invariances, readable
 from iin_nb.translation import EmbedderConfig
 from toy_explanation import explain_toy, recipes
 
@@ -85,6 +85,30 @@ def test_black_boxes_and_wrong_explanations(small_set, painter):
     with pytest.raises(IINError, match="black box"): invariances(box, painter, small_set, ["features"])
     other = explain_toy(recipes(60)[0])
     with pytest.raises(IINError, match="Explain this autoencoder"): invariances(box, painter, small_set, explanation=other)
+
+
+def test_what_does_not_belong_together_is_refused(net, small_set, painter):
+    host = hosts.tap(net, "features.5", small_set.images[:8])
+    for given, said in (((host, painter, small_set.images), "an ImageSet"), ((net, painter, small_set), "a Host"),
+                        ((host, "painter", small_set), "a Host"), ((host, painter, small_set, []), "one layer")):
+        with pytest.raises(IINError, match=f"expected (at least )?{said}"): invariances(*given)
+
+
+def test_a_regression_says_what_z_has_at_least():
+    z = draw(200, 6)
+    assert readable(z, z[:, :2] @ draw(2, 3)) > 0.99 and readable(z, draw(200, 3, seed=1)) < 0.05
+    half = readable(z, torch.stack([z[:, 0], draw(200, seed=1)], 1))
+    assert 0.35 < half < 0.6 and readable(z, torch.zeros(200, 2)) == 0 and readable(z[:19], z[:19]) is None
+    wide = torch.cat([z[:, :1] * torch.ones(8), 0.1 * draw(200, 3000, seed=2)], 1)
+    assert readable(wide, z[:, :1]) > 0.8, "more numbers than inputs"
+
+
+def test_a_tau_that_hears_nothing_is_found_out(small_set, painter):
+    told = hosts.from_functions(lambda x: x.flatten(1) @ MIX, lambda z: z, small_set.images[:4], "tells all")
+    inv = invariances(told, painter, small_set, baseline=False, **SHORT)   # trained for twelve steps
+    with pytest.warns(UserWarning, match="a regression reads .* this τ has missed it"):
+        share = inv.variance(small_set.images[:60], 8)["tells all"]["z̄"]
+    assert share.missed and "at most" in str(share) and share.read > 0.9
 
 
 def test_named_factors_of_a_toy():
