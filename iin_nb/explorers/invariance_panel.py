@@ -12,6 +12,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from warnings import catch_warnings, simplefilter
 
 import ipywidgets as W
 import numpy as np
@@ -176,7 +177,11 @@ class InvarianceState(LayerState):
         for name, t in self.layers.items():
             one = Invariances({name: t}, self.inv.explanation)
             if name not in self.trust: self.trust |= one.fidelity(some, 2); return True
-            if name not in self.shares and len(some) >= 8: self.shares |= one.variance(some, EACH); return True
+            if name not in self.shares and len(some) >= 8:
+                with catch_warnings():
+                    simplefilter("ignore")   # the table says it
+                    self.shares |= one.variance(some, EACH)
+                return True
         return False
 
 # %% ../../nbs/53_explorer_invariances.ipynb #711fc554
