@@ -82,7 +82,7 @@ class Explained:
         return self.read is not None and self.read - self.by_z > 0.1
 
     def __str__(self) -> str:
-        told = "" if self.read is None else f", at most {1 - self.read:.2f} by a regression" * self.missed
+        told = f", at most {1 - self.read:.2f} by a regression" if self.missed else ""
         return f"v {self.by_v:.3f} [{self.low:.3f}, {self.high:.3f}]{told}"
 
 
