@@ -109,6 +109,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'iin_nb.embed._Worker.take': ('embed.html#_worker.take', 'iin_nb/embed.py'),
                               'iin_nb.embed._check_places': ('embed.html#_check_places', 'iin_nb/embed.py'),
                               'iin_nb.embed._dim': ('embed.html#_dim', 'iin_nb/embed.py'),
+                              'iin_nb.embed._discard': ('embed.html#_discard', 'iin_nb/embed.py'),
                               'iin_nb.embed._fits': ('embed.html#_fits', 'iin_nb/embed.py'),
                               'iin_nb.embed._make': ('embed.html#_make', 'iin_nb/embed.py'),
                               'iin_nb.embed._membership': ('embed.html#_membership', 'iin_nb/embed.py'),

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import core
-from .core import DataError, check_batch, check_finite, warn_once, whole_file
+from .core import DataError, check_batch, check_finite, warn_once
 from .explanation import Explanation, shipped
 from .factors import Layout
 from .zoo import SHIPPED
@@ -269,12 +269,21 @@ def maps_of(expl: Explanation, x: Tensor, names: Iterable[str] | None = None) ->
     return made
 
 # %% ../nbs/22_embed.ipynb #e9c00012
+def _discard(folder: Path) -> None:
+    "Remove a folder at one stroke, so that who still writes in it finds none, rather than leave half of it."
+    gone = folder.with_suffix(".gone")
+    with suppress(OSError): folder = folder.rename(gone)   # Windows does not move a folder with an open file
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _make(folder: Path) -> None:
     "The maps that `folder` asks for, one after the other, each written when it is finished."
     asked, parts = json.loads((folder/"asked.json").read_text()), load_file(folder/"parts.safetensors")
     for i, name in enumerate(asked["names"]):
         made = umap_map(parts[name], _dim(name), seed=asked["seed"])
-        with whole_file(folder/f"{i}.safetensors") as part: save_file({"coords": made}, part)
+        part = folder/f"{i}.part"   # a map is read whole or not at all; a folder that went meanwhile is not made anew
+        save_file({"coords": made}, part)
+        os.replace(part, folder/f"{i}.safetensors")
 
 
 def _work() -> None:
@@ -285,7 +294,7 @@ def _work() -> None:
         for line in sys.stdin.buffer:
             told.append(Path(json.loads(line)))
             folders.put(told[-1])
-        for folder in told: shutil.rmtree(folder, ignore_errors=True)
+        for folder in told: _discard(folder)
         os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
@@ -324,7 +333,7 @@ class _Worker:
             self.process.wait()
             with suppress(BrokenPipeError): self.process.stdin.close()
             self.errors.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        _discard(folder)
 
     def last_words(self) -> str:
         "The last line of what it wrote to standard error."

@@ -357,6 +357,52 @@ def test_the_other_process_never_outlives_this_one(tmp_path, how):
     assert not list(tmp_path.iterdir()), "nor its folder"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="an open file may be removed")
+@pytest.mark.parametrize("busy", ["writes without a pause", "misses a file"])
+def test_a_folder_goes_while_the_other_process_is_at_work_in_it(tmp_path, busy):
+    "The listener removes it while `_make` writes there, or fails because half of it went: neither leaves a rest."
+    code = """
+        import itertools, json
+        from iin_nb import embed
+        def write(folder):
+            for i in itertools.count(): (folder/str(i)).write_bytes(b"x")
+        def read(folder):
+            while True: [(folder/str(i)).read_bytes() for i in range(3000)]
+        embed._make = WORK
+        embed._work()
+        """.replace("WORK", "write" if "writes" in busy else "read")
+    room = tmp_path/"room"
+    room.mkdir()
+    for i in range(3000): (room/str(i)).write_bytes(b"x")
+    worker = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    worker.stdin.write(f'"{room}"\n'.encode())
+    worker.stdin.flush()
+    until = time.monotonic() + 60
+    while "writes" in busy and not (room/"3000").exists() and time.monotonic() < until: time.sleep(0.05)
+    worker.stdin.close()
+    worker.wait(60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_went_is_not_made_anew(tmp_path, monkeypatch):
+    "Maps that share the process with others were closed while one was made."
+    import json
+    import shutil
+
+    from safetensors.torch import save_file
+    room = tmp_path/"room"
+    room.mkdir()
+    save_file({"z": torch.ones(6, 3)}, room/"parts.safetensors")
+    (room/"asked.json").write_text(json.dumps({"names": ["z"], "seed": 0}))
+
+    def closed_meanwhile(x, *rest, **kw):
+        shutil.rmtree(room)
+        return torch.zeros(len(x), 2)
+    monkeypatch.setattr(embed, "umap_map", closed_meanwhile)
+    with pytest.raises(Exception, match="(?i)no such file|os error"): embed._make(room)
+    assert not list(tmp_path.iterdir())
+
+
 def test_maps_come_and_are_reproducible(twins):
     "Same points, same seed: the same map, bit for bit. Asked last, so that compiling has had its time."
     made = twins.result(240)
