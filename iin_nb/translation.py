@@ -6,7 +6,7 @@
 __all__ = ['FORMAT', 'Source', 'aligned', 'Translation', 'translate', 'save', 'load', 'Regression', 'regress']
 
 # %% ../nbs/30_translation.ipynb #99dfe04e
-import re
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from importlib.metadata import version
@@ -19,30 +19,33 @@ from torch import Tensor, nn
 from iin_nb.conditional import (
     EMBEDDER, Aligned, ConditionalFlow, EmbedderConfig, Regressor, RoundTrip, certify_v, fit_flow, fit_regressor, mean_error, mean_nats,
     rebuild)
-from .core import DataError, HostError, ShapeError, check_batch, check_finite, generator, handed_to, in_parts
+from .core import DataError, HostError, ShapeError, check_batch, check_finite, generator, handed_to, in_parts, warn_once
 from .data import ImageSet, split_sources
-from .fit import History, Recipe
+from .fit import History, Recipe, TrainingStopped
 from .flow import FlowConfig
 from .folders import check_host, damaged, describe_host, find_host, read_folder, write_folder
-from .hosts import Host
+from .hosts import FAR, Host
 from .latents import Latents, from_array
 from .latents import encode as encode_all
 from .objective import BATCH, RECIPE, gaussian_nll
-from .pairs import Concept
-from .pairs import concepts as read_concepts
+from .pairs import Concept, read_concept
 
 if TYPE_CHECKING: import pandas as pd
 
 # %% ../nbs/30_translation.ipynb #99d05987
 def _attributes(concept: Concept, table: "pd.DataFrame") -> Tensor:
     "Values of one concept as numbers (N, q): standardised amounts, ±1 for one of two classes, else a one-hot. A gap is refused."
-    values = concept.read(table)
+    where = f"translation ({concept.name})"
+    try: values = concept.read(table)
+    except (TypeError, ValueError) as e: raise DataError(where, "numbers", str(e), "Pass amounts as numbers.") from e
     if not (there := concept.labelled(values)).all():
         row = int((~there).nonzero()[0])
         more = " …" * (len(concept.classes or ()) > 10)
         want = "finite numbers" if concept.continuous else f"one of {', '.join(map(repr, concept.classes[:10]))}{more}"
-        got = f"{table[list(concept.columns)].iloc[row].tolist()} in row {row}"
-        raise DataError(f"translation ({concept.name})", want, got, "Drop rows without a value, or fill them in.")
+        found = table[list(concept.columns)].iloc[row]
+        do = "Drop rows without a value, or fill them in."
+        if concept.classes and not found.isna().any(): do = "A condition has a value of the training rows: choose one, or drop the row."
+        raise DataError(where, want, f"{found.tolist()} in row {row}", do)
     if concept.continuous: return values
     return 2.0 * values[:, None] - 1 if len(concept.classes) == 2 else nn.functional.one_hot(values, len(concept.classes)).float()
 
@@ -54,6 +57,23 @@ def _table(x: object) -> "pd.DataFrame":
     if isinstance(x, dict): return pd.DataFrame({k: v if hasattr(v, "__len__") and not isinstance(v, str) else [v] for k, v in x.items()})
     if isinstance(x, (ImageSet, Latents)): return x.table
     raise DataError("translation", "a table of conditions", type(x).__name__, "Pass a DataFrame, {column: values}, or an ImageSet.")
+
+
+def _check_columns(table: "pd.DataFrame", concepts: Sequence[Concept]) -> None:
+    "Refuse a table that lacks columns of the condition, and say what it may have in their place."
+    want, own = [k for c in concepts for k in c.columns], [str(k) for k in table.columns]
+    gone = [k for k in want if k not in table]
+    if not gone: return
+    near = difflib.get_close_matches(str(gone[0]), [k for k in own if k not in want], 1, 0.6)
+    do = f"Is {near[0]!r} meant for {gone[0]!r}? Rename it." if near else f"Add {', '.join(map(repr, gone))}."
+    said, got = f"a table with {', '.join(map(repr, want))}", ", ".join(map(repr, own[:10])) or "no column"
+    raise DataError(f"translation ({', '.join(c.name for c in concepts)})", said, got, do)
+
+
+def _check_whole(x: object, where: str) -> None:
+    "Refuse NaN and Inf in pictures or numbers, and name the row."
+    name, x = ("images", x.images) if isinstance(x, ImageSet) else ("latents", x.mean) if isinstance(x, Latents) else ("inputs", x)
+    for i, part in enumerate(x.split(1000) if isinstance(x, Tensor) and x.ndim else ()): check_finite(part, where, name, 1000 * i)
 
 
 @dataclass(frozen=True)
@@ -71,7 +91,10 @@ class Source:
 
     def read(self, x: object) -> Tensor:
         "Conditions (B, D)."
-        if self.concepts: return torch.cat([_attributes(c, table) for c in self.concepts for table in [_table(x)]], 1)
+        if self.concepts:
+            _check_columns(table := _table(x), self.concepts)
+            return torch.cat([_attributes(c, table) for c in self.concepts], 1)
+        _check_whole(x, f"translation ({self.name})")
         if isinstance(x, Latents): x = x.mean
         elif self.host is not None: x = _encoded(self.host, x.images if isinstance(x, ImageSet) else x)
         if not isinstance(x, Tensor) or x.numel() != len(x) * (d := torch.Size(self.shape).numel()):
@@ -172,8 +195,7 @@ def _columns(src: object, x: object, where: str) -> tuple[Concept, ...]:
     names = (src,) if isinstance(src, str) else src if isinstance(src, (list, tuple)) else ()
     spec = src if isinstance(src, dict) else {c: c for c in names}
     if not spec: raise DataError(where, "src as a host or names of columns", repr(src)[:60], "Name some: src=['class', 'size'].")
-    safe = {f"condition_{re.sub(r'[^0-9A-Za-z]', '_', str(k))}_{i}": v for i, (k, v) in enumerate(spec.items())}
-    return tuple(replace(c, name=str(k)) for c, k in zip(read_concepts(_table(x), safe), spec, strict=True))
+    return tuple(read_concept(_table(x), str(name), columns) for name, columns in spec.items())
 
 
 def _aligned(source: Source, dst: Host | None, x: object, y: object, copies: int, seed: int) -> Aligned:
@@ -204,9 +226,11 @@ def aligned(
         raise DataError(where, "without dst, its Latents", type(y).__name__, "Pass dst, or latents.from_array(z, table).")
     if dst is not None and isinstance(y, Latents) and y.mean.shape[1] != dst.dim:
         raise ShapeError(where, f"latents of {dst.name} (N, {dst.dim})", str(tuple(y.mean.shape)), "Encode with this host.")
+    for t, side in ((x, "src"), (y, "dst")) if x is not y else ((x, ""),): _check_whole(t, f"{where} ({side})" if side else where)
     cuts = _cuts(x, y, held_out, seed, where)
     both = [(a := _take(x, rows), a if x is y else _take(y, rows)) for rows in cuts]
     source = _source(src, both[0][0], where)
+    if source.concepts: source.read(x)   # all rows, before anything is encoded
     whole = zip(both, (copies, min(copies, 2), 1), strict=True)
     learn, check, held = (_aligned(source, dst, *part, n, seed + i) for i, (part, n) in enumerate(whole))
     if len(learn.z.std) == 1:   # a deterministic host's noise is the training rows'
@@ -214,6 +238,16 @@ def aligned(
     return source, learn, check, held
 
 # %% ../nbs/30_translation.ipynb #6b4ed8a4
+def _condition(source: Source, net: ConditionalFlow | Regressor, x: object) -> Tensor:
+    "Conditions (B, C) of x for `net`; with a warning where they are numbers on another scale than in training."
+    c, e = handed_to(net, source.read(x)), net.embedder
+    size = float((e.mean.abs() + e.std).max())
+    if source.kind == "numbers" and c.numel() and float(c.abs().max()) > FAR * size:
+        found = f"conditions up to {float(c.abs().max()):.3g}, where mean and std in training are at most {size:.3g} together"
+        warn_once(f"translation ({source.name}): {found}. Rescale them as in training.")
+    return c
+
+
 def _decoded(dst: Host | None, z: Tensor) -> Tensor:
     "Outputs of `dst` for z (n, B, D), (n, B, …); z itself where there is no host."
     if dst is None: return z
@@ -239,10 +273,11 @@ class Translation:
 
     def context(self, x: object) -> Tensor:
         "H(z_src), (B, width), of x: what the couplings see."
-        with torch.no_grad(): return in_parts(self.net.embed, handed_to(self.net, self.source.read(x)))
+        with torch.no_grad(): return in_parts(self.net.embed, _condition(self.source, self.net, x))
 
     def latents(self, y: object) -> Latents:
         "z_dst of outputs y, mean and std; without a host, y is z (B, D)."
+        _check_whole(y, "translation.latents")
         if isinstance(y, Latents) or self.dst is not None: return _latents(self.dst, y.images if isinstance(y, ImageSet) else y, 1, 0)
         return from_array(check_batch(y, "translation.latents", self.dim), _frame(len(y)), self.noise)
 
@@ -255,6 +290,7 @@ class Translation:
 
     def z(self, v: Tensor, context: Tensor) -> Tensor:
         "z_dst (n, B, D) = τ(v | c) of codes v (n, B, D) and contexts (B, width) or (n, B, width)."
+        check_finite(v, "translation.z", "codes v")
         v, c = self._whole(v).flatten(0, 1), context.expand(len(v), *context.shape[-2:]).flatten(0, 1)
         parts = zip(v.split(500), c.split(500), strict=True)
         with torch.no_grad(): z = torch.cat([self.net.flow.inverse(a, b)[0] for a, b in parts])
@@ -334,11 +370,40 @@ def _made(data: object, parts: Sequence[Aligned], recipe: Recipe, **more) -> dic
     return {"data": str(name), "n": [len(p) for p in parts], **more, **asdict(recipe), "betas": list(recipe.betas)}
 
 
+def _bent(config: FlowConfig) -> int: return config.lead or config.dim - len(config.dead)
+
+
+def _less(config: FlowConfig, n: int) -> str:
+    "What to do with n samples, too few for `config`."
+    if _bent(config) <= (few := max(2, n // 4)): return "Collect more."
+    return f"Collect more, or let τ bend few directions: config=FlowConfig({config.dim}, lead={few})."
+
+
+def _fitted(net: ConditionalFlow, learn: Aligned, check: Aligned, *args) -> History:
+    "`fit_flow`; an error that says so where samples are too few to start from, or it comes apart for want of them."
+    n, config = len(learn), net.flow.config
+    want = f"at least {_bent(config)} samples to learn from, one for each direction of z_dst"
+    few = DataError("translation.translate", want, str(n), _less(config, n))
+    if 4 * n <= _bent(config): raise few   # the flow starts from the covariance of that many draws
+    try: return fit_flow(net, learn, check, *args)
+    except TrainingStopped as e:
+        if n >= _bent(config): raise
+        raise few from e
+
+
+def _warn_apart(history: History, config: FlowConfig, n: int) -> None:
+    "Say so where τ fits pairs put aside worse, by over five nats a dimension, than those it learned from."
+    kept = next((r for r in history.rows if r["step"] == history.best_step), None)
+    if kept is None or kept["held_out"] - kept["train"] <= 5 * _bent(config): return
+    found = f"{kept['held_out']:.0f} nats a sample on pairs put aside, {kept['train']:.0f} on those that τ learned from"
+    warn_once(f"translation.translate: {found}: {n} are too few. {_less(config, n)}")
+
+
 def _alone(config: FlowConfig, parts: Sequence[Aligned], recipe: Recipe, batch: int) -> float | None:
     "Held-out nats of the unconditional T; None where its training was interrupted."
     learn, check, held = parts
     plain = ConditionalFlow(config)
-    ended = fit_flow(plain, learn, check, recipe, batch, "training T, the baseline").stopped
+    ended = _fitted(plain, learn, check, recipe, batch, "training T, the baseline").stopped
     return None if ended == "interrupted" else mean_nats(plain, held)
 
 
@@ -362,7 +427,8 @@ def translate(
     if config.dim != (d := learn.z.mean.shape[1]):
         raise ShapeError("translation.translate", f"a FlowConfig of {d} dimensions", str(config.dim), f"FlowConfig({d}).")
     net = ConditionalFlow(config, replace(embedder, shape=source.shape, seed=seed))
-    history = fit_flow(net, learn, check, recipe, batch)
+    history = _fitted(net, learn, check, recipe, batch)
+    _warn_apart(history, net.flow.config, len(learn))
     nats, go_on = mean_nats(net, held), baseline and history.stopped != "interrupted"
     alone = _alone(config, parts, recipe, batch) if go_on else None
     rows = torch.arange(len(held))[:2000]
@@ -437,7 +503,7 @@ class Regression:
 
     def sample(self, x: object, n: int = 1, **unused) -> Tensor:
         "Outputs (n, B, …), all n alike."
-        with torch.no_grad(): z = in_parts(self.net, handed_to(self.net, self.source.read(x)))
+        with torch.no_grad(): z = in_parts(self.net, _condition(self.source, self.net, x))
         y = _decoded(self.dst, z[None])
         return y.expand(n, *y.shape[1:])
 

@@ -16,7 +16,7 @@ import iin_nb as iin
 from iin_nb import conditional, hosts, latents, translation
 from iin_nb.conditional import EmbedderConfig
 from iin_nb.core import DataError, HostError, IINError, ShapeError
-from iin_nb.fit import Recipe
+from iin_nb.fit import Recipe, TrainingStopped
 from iin_nb.flow import FlowConfig
 from iin_nb.translation import aligned, load, regress, translate
 
@@ -146,6 +146,80 @@ def test_what_does_not_belong_together_is_refused(small_set, wrong):
     with pytest.raises(IINError, match=r"^[\w. ()]+: expected .*, got .*\. \S"): translate(src, dst, data)
 
 
+def test_a_typo_in_a_column_is_named_with_what_there_is(small_set, quick):
+    for src, name in ((["shap"], "shap"), ("shap", "shap"), ({"form": "shap"}, "form"), ({"form": ["lihgt"]}, "form")):
+        with pytest.raises(DataError) as e: translate(src, painter(), small_set, **quick)
+        typo, near = ("lihgt", "light") if src == {"form": ["lihgt"]} else ("shap", "shape")
+        assert f"({name})" in str(e.value) and f"got {typo!r}. Did you mean {near!r}?" in str(e.value)
+        assert "condition_" not in str(e.value) and "'shape', 'light'" in str(e.value)
+    once = small_set.table.assign(shape=[f"s{i}" for i in range(len(small_set))])
+    with pytest.raises(DataError, match=r"\(shape\): .* got one of 's\d+'\. .* \{'shape': \['shape'\]\}"):
+        translate("shape", painter(), replace(small_set, table=once), **quick)
+
+
+def test_a_column_that_is_missing_when_asked(small_set, quick):
+    t = translate(["shape", "light"], painter(), small_set, **quick)
+    for bad, match in (({"shap": ["s1"], "light": [0.5]}, "with 'shape', 'light', got 'shap', 'light'. Is 'shap' meant for 'shape'"),
+                       ({"shape": ["s1"]}, "got 'shape'. Add 'light'"),
+                       ({"shape": ["s9"], "light": [0.5]}, r"got \['s9'\] in row 0. .* choose one"),
+                       ({"shape": ["s1"], "light": ["dim"]}, r"\(light\): expected numbers"),
+                       ({"shape": [None], "light": [0.5]}, r"got \[None\] in row 0. .* without a value")):
+        with pytest.raises(DataError, match=match): t.sample(bad)
+
+
+@pytest.mark.parametrize("row", [3, 37, 55])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_pictures_are_named_by_their_row(small_set, quick, row, bad):
+    images = small_set.images.clone()
+    images[row, 0, 1, 1] = bad
+    broken = replace(small_set, images=images)
+    numbers, z = draw(len(images), 3), latents.from_array(draw(len(images), 6), frame(len(images)))
+    z = replace(z, mean=z.mean.index_fill(0, torch.tensor([row]), bad))
+    for src, data, where in (("shape", broken, "translation.translate"), (painter(), broken, "translation.translate"),
+                             (None, (numbers, images), r"translation.translate \(dst\)"), (None, (numbers, z), r"translate \(dst\)"),
+                             (Reader(), (images, small_set), r"translation.translate \(src\)")):
+        with pytest.raises(DataError, match=f"{where}: expected finite .* NaN or Inf, the first in row {row}\\."):
+            translate(src, painter(), data, **quick)
+
+
+def test_a_value_that_only_the_held_out_rows_have(small_set, quick):
+    table = small_set.table.assign(shape=["a", "b"] * (len(small_set) // 2))
+    table.loc[len(table) - 1, "shape"] = "c"
+    with pytest.raises(DataError, match=rf"one of 'a', 'b', got \['c'\] in row {len(table) - 1}\. .* training rows"):
+        translate("shape", painter(), replace(small_set, table=table), **quick)
+
+
+def wide(n, dim=64):
+    "n conditions and latents of more dimensions than there are samples."
+    return draw(n, 3), latents.from_array(draw(n, dim, seed=1), frame(n))
+
+
+@pytest.mark.parametrize("n", [1, 15])
+def test_a_handful_is_refused_at_once(n):
+    with pytest.raises(DataError, match=f"at least 16 aligned samples, got {n}"): translate(None, None, wide(n))
+
+
+@pytest.mark.parametrize("n", [16, 20])
+def test_fewer_samples_than_dimensions_are_said_to_be_too_few(n):
+    with pytest.raises(DataError, match=r"at least 64 samples to learn from.* got 1\d\. Collect more, or .*\(64, lead=[23]\)"):
+        translate(None, None, wide(n), recipe=SHORT, baseline=False)
+    few = translate(None, None, wide(n), FlowConfig(64, lead=2, n_blocks=2, hidden=8), recipe=SHORT, baseline=False)   # as the message says
+    assert torch.isfinite(few.sample(draw(2, 3), seed=0)).all() and few.certificate.holds
+
+
+@pytest.mark.parametrize("n, kind", [(60, DataError), (200, TrainingStopped)])
+def test_a_training_that_comes_apart_says_why(monkeypatch, n, kind):
+    def apart(*a): raise TrainingStopped("fit.train", "a finite loss", "NaN", "Look for outliers.")
+    monkeypatch.setattr(translation, "fit_flow", apart)
+    with pytest.raises(kind, match="at least 64 samples" if kind is DataError else "outliers"): translate(None, None, wide(n), recipe=SHORT)
+
+
+def test_a_training_by_heart_brings_a_warning(monkeypatch):
+    monkeypatch.setattr("iin_nb.core._warned", set())
+    with pytest.warns(UserWarning, match=r"nats a sample on pairs put aside, .*: 27 are too few"):
+        translate(None, None, wide(40), recipe=replace(SHORT, n_steps=40, eval_every=40), baseline=False)
+
+
 def test_a_flow_of_another_size_is_refused():
     data = draw(60, 3), latents.from_array(draw(60, 6), frame(60))
     with pytest.raises(ShapeError, match="FlowConfig"): translate(None, None, data, FlowConfig(5))
@@ -209,6 +283,40 @@ def test_nats_are_the_records(by_numbers):
     lambda t: t.transfer(draw(3, 3), draw(2, 3), draw(2, 6)), lambda t: t.sample(draw(2, 3) * math.nan)])
 def test_wrong_calls(by_numbers, call):
     with pytest.raises(IINError, match=r"expected .*, got .*\. \S"): call(by_numbers)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_codes_that_are_no_numbers(by_numbers, bad):
+    t, c = by_numbers, draw(2, 3)
+    v = t.draw(3, seed=0)
+    v[1, 4] = bad
+    each = v[:, None].expand(3, 2, 6)
+    for call in (lambda: t.sample(c, v=v), lambda: t.z(each, t.context(c)), lambda: t.interpolate(c, c + 1, v=v[1:2])):
+        with pytest.raises(DataError, match=r"translation\.z: expected finite codes v, got .* row [01]\."): call()
+
+
+def test_pictures_of_another_kind_or_scale(small_set, quick, net, monkeypatch):
+    monkeypatch.setattr("iin_nb.core._warned", set())
+    x = small_set.images[:4]
+    t = translate(hosts.tap(net, "features.5", x), painter(), small_set, **quick)
+    more = torch.full_like(x, 255)
+    for call in (lambda p: t.sample(p, 1), lambda p: t.context(p), lambda p: t.residual(x, p), lambda p: t.nats(x, p)):
+        with pytest.raises(ShapeError, match=r"inputs of floats, .* got torch.uint8\. Bytes to \[-1, 1\]: x.float\(\) / 127.5 - 1"):
+            call(more.byte())
+    for call, name in ((lambda: t.sample(more, 1), "hosts.encode"), (lambda: t.residual(x, more), r"hosts.encode \(painter\)")):
+        with pytest.warns(UserWarning, match=f"{name}.*inputs up to 255; .*Rescale"): call()
+    for bad in (x * math.nan, x.double().log()):
+        with pytest.raises(DataError, match=r"translation.latents: expected finite inputs"): t.residual(x, bad)
+        with pytest.raises(DataError, match=r"features.5\): expected finite inputs"): t.context(bad)
+
+
+def test_numbers_on_another_scale(by_numbers, monkeypatch):
+    monkeypatch.setattr("iin_nb.core._warned", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        by_numbers.sample(10 * draw(2, 3), 1)
+    with pytest.warns(UserWarning, match="conditions up to .* Rescale"): by_numbers.sample(200 * draw(2, 3), 1)
+    with pytest.raises(ShapeError, match="floats, got torch.int64"): by_numbers.sample(torch.ones(2, 3).long(), 1)
 
 
 def test_seeds_decide_everything(by_numbers):
