@@ -44,7 +44,7 @@ def _attributes(concept: Concept, table: "pd.DataFrame") -> Tensor:
         want = "finite numbers" if concept.continuous else f"one of {', '.join(map(repr, concept.classes[:10]))}{more}"
         found = table[list(concept.columns)].iloc[row]
         do = "Drop rows without a value, or fill them in."
-        if concept.classes and not found.isna().any(): do = "A condition has a value of the training rows: choose one, or drop the row."
+        if concept.classes and not found.isna().any(): do = "Only values of the training rows are known: choose one, or drop the row."
         raise DataError(where, want, f"{found.tolist()} in row {row}", do)
     if concept.continuous: return values
     return 2.0 * values[:, None] - 1 if len(concept.classes) == 2 else nn.functional.one_hot(values, len(concept.classes)).float()
