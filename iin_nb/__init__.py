@@ -7,7 +7,7 @@ from importlib import import_module as _import
 if "OMP_WAIT_POLICY" not in _os.environ: _os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 _modules = ("core", "fit", "data", "hosts", "zoo", "latents", "sketches", "folders", "flow", "pairs", "factors", "objective", "explanation",
-            "edit", "response", "embed", "scores", "translation", "invariance", "figures", "explorers", "report", "cli")
+            "edit", "response", "embed", "scores", "conditional", "translation", "invariance", "figures", "explorers", "report", "cli")
 _front = {"explain": "explanation", "load": "explanation", "Explanation": "explanation", "translate": "translation",
           "invariances": "invariance"}  # name: its module
 

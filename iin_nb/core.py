@@ -140,9 +140,9 @@ def in_parts(f: Callable[[Tensor], Tensor], x: Tensor, size: int = 500) -> Tenso
 
 
 def handed_to(module: torch.nn.Module | None, t: Tensor) -> Tensor:
-    "`t` in the dtype and on the device of `module`'s weights."
+    "`t` on the device of `module`'s weights and in their dtype; whole numbers stay whole."
     like = next((p for p in module.parameters() if p.is_floating_point()), None) if module is not None else None
-    return t if like is None else t.to(like)
+    return t if like is None else t.to(like.device, like.dtype if t.is_floating_point() else t.dtype)
 
 # %% ../nbs/00_core.ipynb #178d4495
 def sha256(path: Path) -> str:

@@ -145,6 +145,12 @@ def test_device_of():
     assert core.device_of(torch.nn.ReLU()).type == "cpu"
 
 
+def test_handed_to_keeps_whole_numbers_whole():
+    net = torch.nn.Linear(1, 1).double()
+    assert core.handed_to(net, torch.ones(2)).dtype == torch.float64 and core.handed_to(net, torch.ones(2).byte()).dtype == torch.uint8
+    assert core.handed_to(None, torch.ones(2)).dtype == torch.float32
+
+
 # ---- files that travel with the package
 
 @pytest.fixture

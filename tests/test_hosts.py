@@ -1,5 +1,6 @@
 """The host: an honest cut of the model, and a model that is found again exactly as it was."""
 import copy
+import warnings
 
 import pandas as pd
 import pytest
@@ -387,6 +388,23 @@ def test_bad_input(net, pictures, bad, match, snapshot):
     before = snapshot(net)
     with pytest.raises(ShapeError, match=match): host.encode(bad(pictures))
     before.check()
+
+
+def test_bytes_for_floats_and_another_scale(pictures, monkeypatch):
+    "A black box that takes anything: what the example was decides. Floats may be meant, so they bring a warning."
+    monkeypatch.setattr("iin_nb.core._warned", set())
+    def mean(x): return x.float().mean((2, 3))
+    floats = hosts.from_functions(mean, lambda z: z, pictures / pictures.abs().max())
+    more = (pictures / pictures.abs().max() + 1) * 127.5
+    with pytest.raises(ShapeError, match=r"inputs of floats.* got torch.uint8\. Bytes to \[-1, 1\]"): floats.encode(more.byte())
+    with pytest.warns(UserWarning, match=r"inputs up to 2\d\d; .* end at 1\. Rescale"): floats.encode(more)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for x in (pictures, 10 * pictures, pictures[:0], more): floats.encode(x)   # told once
+        own = hosts.from_functions(mean, lambda z: z, more)
+        bytes_ = hosts.from_functions(mean, lambda z: z, more.byte())
+        assert torch.equal(bytes_.encode(more.byte()), mean(more.byte())) and torch.equal(own.encode(more), mean(more))
+    with pytest.raises(ShapeError, match="inputs of whole numbers.* got torch.float32"): bytes_.encode(pictures)
 
 
 def test_other_sizes_are_refused_where_z_would_differ():

@@ -9,7 +9,7 @@ from iin_nb.core import DataError, IINError
 from iin_nb.fit import Recipe
 from iin_nb.flow import FlowConfig
 from iin_nb.invariance import Invariances, explained, fidelity, invariances, readable
-from iin_nb.translation import EmbedderConfig
+from iin_nb.conditional import EmbedderConfig
 from toy_explanation import explain_toy, recipes
 
 SHORT = {"recipe": Recipe(n_steps=12, lr=3e-3, eval_every=6), "batch": 16, "embedder": EmbedderConfig(width=6, hidden=8, channels=4),

@@ -1,4 +1,4 @@
-"""The laws of a translation: a bijection in v for every condition, honest likelihood, hosts left alone, folders whole or refused."""
+"""The laws of a translation: what belongs together and what is refused, hosts left alone, v and its uses, folders whole or refused."""
 import json
 import math
 import os
@@ -13,33 +13,19 @@ import pytest
 import torch
 
 import iin_nb as iin
-from iin_nb import hosts, latents, translation
+from iin_nb import conditional, hosts, latents, translation
+from iin_nb.conditional import EmbedderConfig
 from iin_nb.core import DataError, HostError, IINError, ShapeError
 from iin_nb.fit import Recipe, TrainingStopped
 from iin_nb.flow import FlowConfig
-from iin_nb.translation import ConditionalFlow, Embedder, EmbedderConfig, Regressor, aligned, load, regress, translate
+from iin_nb.translation import aligned, load, regress, translate
 
-SHAPES = {"vector": (7,), "tokens": (4, 5), "maps": (3, 9, 6), "one number": (1,), "pixels": (1, 4, 4)}
 SMALL = {"width": 6, "hidden": 8, "channels": 4}
 SHORT = Recipe(n_steps=12, lr=3e-3, eval_every=6)
 MIX = torch.randn(192, 6, generator=torch.Generator().manual_seed(5)) / 8
 
 
 def draw(*shape, seed=0): return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def count(shape): return math.prod(shape)
-
-
-def net_for(shape, dim=5, dtype=torch.float32, dead=False, n=200):
-    "A shaken conditional flow in eval mode."
-    z, c = draw(n, dim, seed=1) * 2 + 1, draw(n, count(shape), seed=2) * 3 - 1
-    if dead: z[:, 1] = 0.7
-    net = ConditionalFlow(FlowConfig(dim, n_blocks=2, hidden=8), EmbedderConfig(shape, **SMALL)).init_from(z, c)
-    g = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for p in net.parameters(): p.add_(0.2 * torch.randn(p.shape, generator=g))
-    return net.to(dtype).eval()
 
 
 def painter(model=None):
@@ -71,88 +57,6 @@ def by_numbers():
         warnings.simplefilter("ignore")   # about the constant dimension
         return translate(None, None, (draw(80, 3, seed=1), latents.from_array(z, frame(80))), FlowConfig(6, n_blocks=2, hidden=8),
                          EmbedderConfig(**SMALL), SHORT, 16)
-
-
-# ---- the flow
-
-@pytest.mark.parametrize("name", SHAPES)
-@pytest.mark.parametrize("b", [1, 2, 17])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_there_and_back(name, b, dtype):
-    net, shape = net_for(SHAPES[name], dtype=dtype), SHAPES[name]
-    z, c = draw(b, 5).to(dtype), draw(b, count(shape), seed=4).to(dtype)
-    with torch.no_grad():
-        v, logdet = net(z, c)
-        back, gone = net.inverse(v, c)
-    close = 2e-5 if dtype == torch.float32 else 1e-11
-    assert (back - z).abs().max() <= close * (1 + z.abs().max()) and (logdet + gone).abs().max() <= 10 * close
-    assert v.shape == z.shape and logdet.shape == (b,)
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_logdet_is_autograds(name):
-    net, shape = net_for(SHAPES[name], dtype=torch.float64), SHAPES[name]
-    z, c = draw(3, 5).double(), draw(3, count(shape), seed=4).double()
-    for i in range(3):
-        jacobian = torch.autograd.functional.jacobian(lambda t, i=i: net(t[None], c[i:i + 1])[0][0], z[i])
-        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, net(z[i:i + 1], c[i:i + 1])[1][0])
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_gradients_reach_every_parameter(name):
-    net, shape = net_for(SHAPES[name]).train(), SHAPES[name]
-    net.nats(draw(9, 5), draw(9, count(shape), seed=4)).mean().backward()
-    assert not [k for k, p in net.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
-
-
-@pytest.mark.parametrize("name", SHAPES)
-def test_the_condition_matters_and_noise_is_for_training(name):
-    net, shape = net_for(SHAPES[name]), SHAPES[name]
-    z, c = draw(2, 5), draw(2, count(shape), seed=4)
-    assert torch.equal(net(z, c)[0], net(z, c)[0])
-    assert not torch.allclose(net(z, c)[0], net(z, c + 1)[0])
-    assert not torch.equal(net.train()(z, c)[0], net(z, c)[0])
-
-
-def test_a_start_draws_nothing():
-    "No noise on the conditions while a flow is set up: the same start each time, and nobody else's random numbers."
-    config, z, c = FlowConfig(5, n_blocks=2, hidden=8, zero=False), draw(200, 5), draw(200, 7)
-    before = torch.random.get_rng_state()
-    a, b = (ConditionalFlow(config, EmbedderConfig((7,), noise=2.0, **SMALL)).init_from(z, c) for _ in range(2))
-    assert torch.equal(torch.random.get_rng_state(), before) and a.training and not a.eval().init_from(z, c).training
-    assert all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
-
-
-def test_conditions_are_standardised_and_constants_stay():
-    for shape in ((3,), (4, 3), (3, 5, 5)):
-        e = Embedder(EmbedderConfig(shape, **SMALL))
-        c = draw(500, *shape) * 4 + 2
-        c.select(-1 if len(shape) < 3 else 1, 0).fill_(9.0)
-        e.init_from(c.flatten(1))
-        assert torch.isfinite(e(c.flatten(1))).all() and e.std.flatten()[0] == 1
-        torch.testing.assert_close(e.std.flatten()[1:], torch.full((2,), 4.0), atol=0.5, rtol=0)
-
-
-def test_nats_are_a_density():
-    "The likelihood of two dimensions integrates to one."
-    net = net_for((2,), dim=2, dtype=torch.float64)
-    axis = torch.linspace(-40, 40, 801).double()
-    z = torch.cartesian_prod(axis, axis)
-    with torch.no_grad(): mass = sum(net.nats(p, torch.ones(len(p), 2).double()).neg().exp().sum() for p in z.split(100_000)) * 0.01
-    assert mass == pytest.approx(1, abs=0.02)
-
-
-def test_an_unconditional_flow_and_wrong_widths():
-    net = ConditionalFlow(FlowConfig(4, n_blocks=1, hidden=8)).init_from(draw(50, 4), draw(50, 2))
-    assert torch.equal(net(draw(3, 4), draw(3, 2))[0], net(draw(3, 4), draw(3, 2, seed=8))[0])
-    with pytest.raises(ShapeError, match="condition"): net_for((7,))(draw(3, 5), draw(3, 6))
-
-
-@pytest.mark.parametrize("bad", [
-    {"shape": (0,)}, {"shape": (1, 2, 3, 4)}, {"width": 0}, {"depth": -1}, {"noise": -0.1}, {"noise": math.nan}, {"hidden": 2.5},
-    {"channels": "4"}])
-def test_bad_embedders(bad):
-    with pytest.raises(DataError, match="translation.EmbedderConfig"): EmbedderConfig(**bad)
 
 
 # ---- sources and data
@@ -242,6 +146,80 @@ def test_what_does_not_belong_together_is_refused(small_set, wrong):
     with pytest.raises(IINError, match=r"^[\w. ()]+: expected .*, got .*\. \S"): translate(src, dst, data)
 
 
+def test_a_typo_in_a_column_is_named_with_what_there_is(small_set, quick):
+    for src, name in ((["shap"], "shap"), ("shap", "shap"), ({"form": "shap"}, "form"), ({"form": ["lihgt"]}, "form")):
+        with pytest.raises(DataError) as e: translate(src, painter(), small_set, **quick)
+        typo, near = ("lihgt", "light") if src == {"form": ["lihgt"]} else ("shap", "shape")
+        assert f"({name})" in str(e.value) and f"got {typo!r}. Did you mean {near!r}?" in str(e.value)
+        assert "condition_" not in str(e.value) and "'shape', 'light'" in str(e.value)
+    once = small_set.table.assign(shape=[f"s{i}" for i in range(len(small_set))])
+    with pytest.raises(DataError, match=r"\(shape\): .* got one of 's\d+'\. .* \{'shape': \['shape'\]\}"):
+        translate("shape", painter(), replace(small_set, table=once), **quick)
+
+
+def test_a_column_that_is_missing_when_asked(small_set, quick):
+    t = translate(["shape", "light"], painter(), small_set, **quick)
+    for bad, match in (({"shap": ["s1"], "light": [0.5]}, "with 'shape', 'light', got 'shap', 'light'. Is 'shap' meant for 'shape'"),
+                       ({"shape": ["s1"]}, "got 'shape'. Add 'light'"),
+                       ({"shape": ["s9"], "light": [0.5]}, r"got \['s9'\] in row 0. .* choose one"),
+                       ({"shape": ["s1"], "light": ["dim"]}, r"\(light\): expected numbers"),
+                       ({"shape": [None], "light": [0.5]}, r"got \[None\] in row 0. .* without a value")):
+        with pytest.raises(DataError, match=match): t.sample(bad)
+
+
+@pytest.mark.parametrize("row", [3, 37, 55])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_bad_pictures_are_named_by_their_row(small_set, quick, row, bad):
+    images = small_set.images.clone()
+    images[row, 0, 1, 1] = bad
+    broken = replace(small_set, images=images)
+    numbers, z = draw(len(images), 3), latents.from_array(draw(len(images), 6), frame(len(images)))
+    z = replace(z, mean=z.mean.index_fill(0, torch.tensor([row]), bad))
+    for src, data, where in (("shape", broken, "translation.translate"), (painter(), broken, "translation.translate"),
+                             (None, (numbers, images), r"translation.translate \(dst\)"), (None, (numbers, z), r"translate \(dst\)"),
+                             (Reader(), (images, small_set), r"translation.translate \(src\)")):
+        with pytest.raises(DataError, match=f"{where}: expected finite .* NaN or Inf, the first in row {row}\\."):
+            translate(src, painter(), data, **quick)
+
+
+def test_a_value_that_only_the_held_out_rows_have(small_set, quick):
+    table = small_set.table.assign(shape=["a", "b"] * (len(small_set) // 2))
+    table.loc[len(table) - 1, "shape"] = "c"
+    with pytest.raises(DataError, match=rf"one of 'a', 'b', got \['c'\] in row {len(table) - 1}\. .* training rows"):
+        translate("shape", painter(), replace(small_set, table=table), **quick)
+
+
+def wide(n, dim=64):
+    "n conditions and latents of more dimensions than there are samples."
+    return draw(n, 3), latents.from_array(draw(n, dim, seed=1), frame(n))
+
+
+@pytest.mark.parametrize("n", [1, 15])
+def test_a_handful_is_refused_at_once(n):
+    with pytest.raises(DataError, match=f"at least 16 aligned samples, got {n}"): translate(None, None, wide(n))
+
+
+@pytest.mark.parametrize("n", [16, 20])
+def test_fewer_samples_than_dimensions_are_said_to_be_too_few(n):
+    with pytest.raises(DataError, match=r"at least 64 samples to learn from.* got 1\d\. Collect more, or .*\(64, lead=[23]\)"):
+        translate(None, None, wide(n), recipe=SHORT, baseline=False)
+    few = translate(None, None, wide(n), FlowConfig(64, lead=2, n_blocks=2, hidden=8), recipe=SHORT, baseline=False)   # as the message says
+    assert torch.isfinite(few.sample(draw(2, 3), seed=0)).all() and few.certificate.holds
+
+
+@pytest.mark.parametrize("n, kind", [(60, DataError), (200, TrainingStopped)])
+def test_a_training_that_comes_apart_says_why(monkeypatch, n, kind):
+    def apart(*a): raise TrainingStopped("fit.train", "a finite loss", "NaN", "Look for outliers.")
+    monkeypatch.setattr(translation, "fit_flow", apart)
+    with pytest.raises(kind, match="at least 64 samples" if kind is DataError else "outliers"): translate(None, None, wide(n), recipe=SHORT)
+
+
+def test_a_training_by_heart_brings_a_warning(monkeypatch):
+    monkeypatch.setattr("iin_nb.core._warned", set())
+    with pytest.warns(UserWarning, match=r"nats a sample on pairs put aside, .*: 27 are too few"):
+        translate(None, None, wide(40), recipe=replace(SHORT, n_steps=40, eval_every=40), baseline=False)
+
+
 def test_a_flow_of_another_size_is_refused():
     data = draw(60, 3), latents.from_array(draw(60, 6), frame(60))
     with pytest.raises(ShapeError, match="FlowConfig"): translate(None, None, data, FlowConfig(5))
@@ -307,6 +285,40 @@ def test_wrong_calls(by_numbers, call):
     with pytest.raises(IINError, match=r"expected .*, got .*\. \S"): call(by_numbers)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_codes_that_are_no_numbers(by_numbers, bad):
+    t, c = by_numbers, draw(2, 3)
+    v = t.draw(3, seed=0)
+    v[1, 4] = bad
+    each = v[:, None].expand(3, 2, 6)
+    for call in (lambda: t.sample(c, v=v), lambda: t.z(each, t.context(c)), lambda: t.interpolate(c, c + 1, v=v[1:2])):
+        with pytest.raises(DataError, match=r"translation\.z: expected finite codes v, got .* row [01]\."): call()
+
+
+def test_pictures_of_another_kind_or_scale(small_set, quick, net, monkeypatch):
+    monkeypatch.setattr("iin_nb.core._warned", set())
+    x = small_set.images[:4]
+    t = translate(hosts.tap(net, "features.5", x), painter(), small_set, **quick)
+    more = torch.full_like(x, 255)
+    for call in (lambda p: t.sample(p, 1), lambda p: t.context(p), lambda p: t.residual(x, p), lambda p: t.nats(x, p)):
+        with pytest.raises(ShapeError, match=r"inputs of floats, .* got torch.uint8\. Bytes to \[-1, 1\]: x.float\(\) / 127.5 - 1"):
+            call(more.byte())
+    for call, name in ((lambda: t.sample(more, 1), "hosts.encode"), (lambda: t.residual(x, more), r"hosts.encode \(painter\)")):
+        with pytest.warns(UserWarning, match=f"{name}.*inputs up to 255; .*Rescale"): call()
+    for bad in (x * math.nan, x.double().log()):
+        with pytest.raises(DataError, match=r"translation.latents: expected finite inputs"): t.residual(x, bad)
+        with pytest.raises(DataError, match=r"features.5\): expected finite inputs"): t.context(bad)
+
+
+def test_numbers_on_another_scale(by_numbers, monkeypatch):
+    monkeypatch.setattr("iin_nb.core._warned", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        by_numbers.sample(10 * draw(2, 3), 1)
+    with pytest.warns(UserWarning, match="conditions up to .* Rescale"): by_numbers.sample(200 * draw(2, 3), 1)
+    with pytest.raises(ShapeError, match="floats, got torch.int64"): by_numbers.sample(torch.ones(2, 3).long(), 1)
+
+
 def test_seeds_decide_everything(by_numbers):
     data = draw(80, 3, seed=1), latents.from_array(draw(80, 6).index_fill_(1, torch.tensor([2]), 1.5), frame(80))
     args = FlowConfig(6, n_blocks=2, hidden=8), EmbedderConfig(**SMALL), SHORT, 16
@@ -317,26 +329,18 @@ def test_seeds_decide_everything(by_numbers):
 
 
 def test_interrupt_keeps_the_best(monkeypatch, capsys):
-    calls, real = [], translation.gaussian_nll
+    calls, real = [], conditional.gaussian_nll
 
     def impatient(*a):
         calls.append(1)
         if len(calls) > 40: raise KeyboardInterrupt
         return real(*a)
 
-    monkeypatch.setattr(translation, "gaussian_nll", impatient)
-    monkeypatch.setattr(translation, "_mean_nats", lambda net, part, n=None: 1.0)
+    monkeypatch.setattr(conditional, "gaussian_nll", impatient)
+    for room in (conditional, translation): monkeypatch.setattr(room, "mean_nats", lambda net, part, n=None: 1.0)
     t = translate(None, None, (draw(60, 3), latents.from_array(draw(60, 6), frame(60))), FlowConfig(6, n_blocks=1, hidden=8),
                   EmbedderConfig(**SMALL), replace(SHORT, n_steps=200), 8)
     assert t.history.stopped == "interrupted" and t.history.best_step > 0 and t.record["nats_unconditional"] is None
-
-
-def test_nan_stops_with_the_last_good_state(monkeypatch):
-    real = translation.gaussian_nll
-    monkeypatch.setattr(translation, "gaussian_nll", lambda *a: real(*a) * math.nan)
-    with pytest.raises(TrainingStopped) as e:
-        translate(None, None, (draw(60, 3), latents.from_array(draw(60, 6), frame(60))), FlowConfig(6, n_blocks=1, hidden=8), recipe=SHORT)
-    assert isinstance(e.value.flow, ConditionalFlow)
 
 
 def test_it_learns_what_the_condition_tells():
@@ -363,12 +367,6 @@ def test_regression(small_set, net, quick):
     z = draw(60, 6).index_fill_(1, torch.tensor([4]), 2.0)
     flat = regress(None, None, (draw(60, 3), latents.from_array(z, frame(60))), FlowConfig(6, n_blocks=1, hidden=8), recipe=SHORT, batch=8)
     assert flat.sample(draw(2, 3)).shape == (1, 2, 6) and (flat.sample(draw(2, 3))[..., 4] == 2).all()
-
-
-def test_the_baseline_has_the_same_budget():
-    config = EmbedderConfig((64,))
-    flow = ConditionalFlow(FlowConfig(64), config).n_parameters
-    assert 0.97 < sum(p.numel() for p in Regressor(64, config, flow).parameters()) / flow <= 1
 
 
 # ---- on disk

@@ -11,7 +11,7 @@ from iin_nb import data, hosts
 from iin_nb.fit import Recipe
 from iin_nb.flow import FlowConfig
 from iin_nb.invariance import Invariances, invariances
-from iin_nb.translation import EmbedderConfig
+from iin_nb.conditional import EmbedderConfig
 
 N, LAYERS = 60, ("features.2", "features.5", "head")
 MIX = torch.randn(192, 12, generator=torch.Generator().manual_seed(5)) / 8

@@ -8,7 +8,7 @@ import torch
 from iin_nb import data, hosts
 from iin_nb.fit import Recipe
 from iin_nb.flow import FlowConfig
-from iin_nb.translation import EmbedderConfig
+from iin_nb.conditional import EmbedderConfig
 from iin_nb.translation import translate as train
 
 N, D = 60, 6

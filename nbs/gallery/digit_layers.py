@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from iin_nb import data, fit, latents, objective, pairs
 from iin_nb import translation as tr
+from iin_nb.conditional import Aligned, ConditionalFlow, EmbedderConfig, Regressor, certify_v, fit_flow
 from iin_nb.core import generator
 from iin_nb.explanation import Explanation, certify
 from iin_nb.factors import BlockLaw, Layout
@@ -106,14 +107,14 @@ class Layers:
         "What a layer says of pictures, (N, D)."
         return torch.cat([place.encode(self.images.images[r]) for r in rows.split(500)])
 
-    def aligned(self, place: Host, few: int | None = None) -> list[tr.Aligned]:
+    def aligned(self, place: Host, few: int | None = None) -> list[Aligned]:
         "Conditions and z̄ to learn from and to stop by, those of the last place kept; of maps the first color alone, to save memory."
         if self.last[0] == (place.layer, few): return self.last[1]
         self.last = None, None
 
-        def both(rows: Tensor) -> tr.Aligned:
+        def both(rows: Tensor) -> Aligned:
             rows = rows[:few or (len(rows) // 2 if len(place.z_shape) > 1 else None)]
-            return tr.Aligned(self.seen(place, rows), latents.Latents(self.z.mean[rows], self.z.std, self.z.table.iloc[rows.numpy()]))
+            return Aligned(self.seen(place, rows), latents.Latents(self.z.mean[rows], self.z.std, self.z.table.iloc[rows.numpy()]))
 
         self.last = (place.layer, few), [both(self.rows["learn"]), both(self.rows["stop"][:None if few is None else 1000])]
         return self.last[1]
@@ -122,23 +123,23 @@ class Layers:
         "τ from a layer of the reader to z̄: a `Translation`; twice as long where the host is tapped."
         place, steps = self.place(path), steps or STEPS * (2 if path == "features" else 1)
         source = tr.Source(f"{self.reader.name}.{path}", tuple(place.z_shape), place)
-        net = tr.ConditionalFlow(FlowConfig(self.painter.dim, seed=seed), tr.EmbedderConfig(source.shape, seed=seed))
+        net = ConditionalFlow(FlowConfig(self.painter.dim, seed=seed), EmbedderConfig(source.shape, seed=seed))
         if warm := path in WARM: net.embedder.load_state_dict(self.regression(path, seed).net.embedder.state_dict())
         told = with_history(net, f"tau-{self.name}-{path}-{seed}{'-warm' * warm}",
-                            lambda: tr.fit_flow(net, *self.aligned(place, few), recipe(steps, seed), BATCH), steps, few, BATCH)
+                            lambda: fit_flow(net, *self.aligned(place, few), recipe(steps, seed), BATCH), steps, few, BATCH)
         rows = self.rows["test"][:2000]
         c, z = self.seen(place, rows), self.z.mean[rows]
         noisy = z + self.z.std * torch.randn(z.shape, generator=generator(0))
         with torch.no_grad(): nats = float(torch.cat([net.nats(a, b) for a, b in zip(noisy.split(500), c.split(500), strict=True)]).mean())
-        trip = tr.certify_v(net, z, c)
+        trip = certify_v(net, z, c)
         return tr.Translation(source, self.painter, net, torch.zeros(0), self.z.std, trip, told, {"nats": nats})
 
     def regression(self, path: str, seed: int = 0, steps: int = STEPS) -> tr.Regression:
         "An MLP of τ's size from the same layer to z̄, by squared error: a `Regression`."
         place = self.place(path)
         source, d = tr.Source(f"{self.reader.name}.{path}", tuple(place.z_shape), place), self.painter.dim
-        embedder = tr.EmbedderConfig(source.shape, seed=seed)
-        net = tr.Regressor(d, embedder, tr.ConditionalFlow(FlowConfig(d, seed=seed), embedder).n_parameters)
+        embedder = EmbedderConfig(source.shape, seed=seed)
+        net = Regressor(d, embedder, ConditionalFlow(FlowConfig(d, seed=seed), embedder).n_parameters)
 
         def fitted() -> fit.History:
             (learn, check), g = self.aligned(place), generator(seed)
