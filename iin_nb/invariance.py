@@ -52,8 +52,8 @@ def _inputs(x: object, host: Host, where: str, least: int = 1, why: str = "") ->
     if not x.is_floating_point():
         if "int" in rows: return x
         raise DataError(where, "inputs of floats", str(x.dtype), SCALE)
-    check_finite(x, where, "inputs")
-    if _whole(x): raise DataError(where, "pictures in the range of training", f"whole numbers up to {float(x.amax()):g}", SCALE)
+    for i, part in enumerate(x.split(1000)): check_finite(part, where, "inputs", 1000 * i)
+    if _whole(x[:1000]): raise DataError(where, "pictures in the range of training", f"whole numbers up to {float(x.amax()):g}", SCALE)
     return x
 
 
@@ -400,14 +400,14 @@ def _tapped(host: Host, said: dict, where: str) -> Host:
     return tap(host.model, said["layer"], _noise(host, where), said["name"])
 
 
-def _found(row: dict, host: Host | dict[str, Host] | None) -> Host:
-    "The host of a layer: out of those that were passed, or the shipped one with the same weights."
+def _found(row: dict, host: Host | dict[str, Host] | None, shipped: dict[str, Host]) -> Host:
+    "The host of a layer: out of those that were passed, or the shipped one, by fingerprint, with the same weights."
     where, said = f"invariance.load ({row['name']})", row["host"]
     if isinstance(host, dict):
         if row["name"] in host: return find_host(said, host[row["name"]], where)
         raise HostError(where, f"a host for {row['name']!r}", f"those of {', '.join(map(str, host))}", "Pass one for each layer.")
     if host is None:
-        host = next((h for h in map(zoo.load, zoo.SHIPPED) if h.fingerprint() == said["fingerprint"]), None)
+        host = shipped.get(said["fingerprint"])
         do = "Pass host=, a Host of that model tapped anywhere, or {layer: Host}: what is saved is τ, not the model."
         if host is None: raise HostError(where, f"the host {said['name']!r}, tapped at {said['layer']!r}", "none", do)
     return find_host(said, _tapped(host, said, where), where)
@@ -420,7 +420,8 @@ def load(path: str | Path, host: Host | dict[str, Host] | None = None, autoencod
     path = Path(path).expanduser()
     said = _said(path)
     painter = find_host(said["autoencoder"], autoencoder, "invariance.load (autoencoder)")
-    places = [_found(row, host) for row in said["layers"]]
+    shipped = {h.fingerprint(): h for h in map(zoo.load, zoo.SHIPPED)} if host is None else {}
+    places = [_found(row, host, shipped) for row in said["layers"]]
     parts = [translation.load(path/f"layer-{i}", place, painter) for i, place in enumerate(places)]
     names = None if said["explanation"] is None else explanations.load(path/"explanation", painter)
     return Invariances({row["name"]: t for row, t in zip(said["layers"], parts, strict=True)}, names)

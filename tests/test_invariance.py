@@ -318,6 +318,7 @@ def test_shipped_hosts_are_found_by_their_weights(tmp_path):
     inv.save(tmp_path / "a")
     again, x = load(tmp_path / "a"), few.images[:3]
     assert all(torch.equal(d, again.sample(x, 1, k, seed=0)) for k, d in inv.sample(x, 1, seed=0).items())
+    assert len({id(t.source.host.model) for t in again.layers.values()}) == 1, "one model, tapped at three places"
     assert torch.equal(again.factors(x, 2, "head", seed=0).digit, inv.factors(x, 2, "head", seed=0).digit)
 
 
