@@ -387,6 +387,7 @@ def tensors(folder, edit):
     found = load_file(folder / "tensors.safetensors")
     edit(found)
     save_file(found, folder / "tensors.safetensors")
+    change(folder, lambda said: {k: v for k, v in said.items() if k != "sha256"})   # or the sum would tell, and nothing else be tested
 
 
 def test_saved_and_loaded_is_the_same(by_numbers, folder, tmp_path):
