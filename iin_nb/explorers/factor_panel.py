@@ -221,17 +221,21 @@ class PanelParts(Panel):
         self.legend.value = legend(state, self.by.value)
         self.caption.value = caption(state, seen)
         self.bars = None if seen.probabilities is None else bars(state, seen.probabilities)
+        if self.bars: self.bars.layout.width = 236
         self.charts = [chart(state, c, m, self.by.value) for c, m in zip(state.charts, seen.marks, strict=True)]
         self.rows = {n: FactorRow(n, state.directions[n][1], hue[n]) for n in state.names}
         super().__init__(state, self._arranged())
 
     def _arranged(self) -> list[W.Widget]:
-        middle = W.VBox([self.picture, self.caption, *([self.answer, self.bars] if self.bars else [])], layout=dict(width="256px"))
-        inner, maps = W.HBox([W.VBox([self.chosen, self.sheet, self.role]), middle]), W.HBox(self.charts, layout=dict(flex="1 1 472px"))
-        top, foot = W.HBox([inner, maps]), W.HBox([self.restart, self.by, self.legend, self.certificate])
-        for box in (inner, top, maps, foot): box.add_class("iin-flow")
+        left = W.VBox([self.chosen, self.sheet, self.role], layout=dict(width="206px"))
+        said = W.VBox([self.caption, *([self.answer] if self.bars else [])], layout=dict(width="206px"))
+        side = W.HBox([said, *([self.bars] if self.bars else [])], layout=dict(flex="1 1 236px"))   # under the picture, or beside it
+        inner, maps = W.HBox([left, self.picture, side], layout=dict(flex="1 1 472px")), W.HBox(self.charts)
+        right = W.VBox([maps, *self.rows.values()], layout=dict(flex="100 1 712px"))   # the sliders are in sight of the picture
+        top, foot = W.HBox([inner, right]), W.HBox([self.restart, self.by, self.legend, self.certificate])
+        for box in (inner, side, top, maps, foot): box.add_class("iin-flow")
         self.picture.add_class("iin-crisp")
-        return [top, *self.rows.values(), foot]
+        return [top, foot]
 
 # %% ../../nbs/43_explorer_factors.ipynb #28fc5da8
 def sliders_page(panel: "FactorsPanel") -> str:
@@ -252,7 +256,7 @@ def sliders_page(panel: "FactorsPanel") -> str:
             f"to B. Try:<br>1. Drag <b>{first}</b> to B: the {kind} takes over B’s {first}; on the map of the residual the × stands still."
             f"<br>2. Put it back and drag <b>residual</b> to B: the × moves there, and the {first} should stay."
             f"<br>3. Stop half-way: what lies between two inputs is still {clear}, or it is not.")
-    return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [views, *seen], certificate_line(s))
+    return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [views, tuple(seen)], certificate_line(s))
 
 
 class FactorsPanel(PanelParts):
