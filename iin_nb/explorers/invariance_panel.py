@@ -261,8 +261,8 @@ class InvarianceParts(GoPanel):
         left = W.VBox([self.chosen, self.sheet], layout=dict(width="206px"))
         pairs = (("the input", self.picture), ("plain reconstruction", self.rebuilt))
         two = W.HBox([W.VBox([W.HTML(said), image], layout=dict(width="136px")) for said, image in pairs])
-        both = W.VBox([two, self.said], layout=dict(width="284px"))
-        top = W.HBox([left, both, W.VBox([self.drawn], layout=dict(flex="1 1 480px"))])
+        both = W.VBox([two, self.said], layout=dict(flex="1 1 154px"))   # below each other, or beside where the samples go below
+        top = W.HBox([left, both, W.VBox([self.drawn], layout=dict(flex="100 1 740px"))])
         for box in (line, top, ticks, two): box.add_class("iin-flow")
         return [line, top, self.table]
 

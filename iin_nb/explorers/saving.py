@@ -78,7 +78,7 @@ h1 {font-size: 1.35em; margin: 0} p {max-width: 76ch; margin: .3em 0 1em} .soft,
 .control {display: grid; grid-template-columns: 9em minmax(140px, 420px) 11em; gap: 10px; align-items: center; margin: .25em 0}
 .control output {font-variant-numeric: tabular-nums; color: var(--soft)} input[type=range] {flex: 1}
 .between, .end {display: flex; gap: 6px; align-items: center} .end {color: var(--soft)} select {font: inherit; width: 100%}
-figure {margin: 0} figure:has(> .sprite, > .grid) {width: min-content}
+figure {margin: 0} figure:has(> .sprite, > .grid) {width: min-content; min-width: 9em} .row > div > * + * {margin-top: 6px}
 .row {margin-top: 12px} .row .row {flex: 1 1 240px; margin: 0} footer {margin-top: 12px}
 .grid {display: grid; grid-template-columns: auto auto; gap: 2px 8px; font-size: 13px; line-height: 1.3; color: var(--soft)}
 .heads, .sides {display: flex; text-align: center; white-space: nowrap} .sides {flex-direction: column} .heads {grid-column: 2}
@@ -173,7 +173,8 @@ def _sprite(view: "Pictures | Pointed") -> dict:
     grid[:n] = view.frames
     whole = figures.montage(grid.reshape(rows, columns, *view.frames.shape[1:]), gap=0)
     size = {"n": n, "columns": columns, "rows": rows, "width": w, "height": h, "scale": figures.whole_scale(view.room, max(h, w))}
-    return {"kind": kind, **size, "uri": figures.data_uri(whole)}
+    opaque = (whole[..., 3] == 255).all()
+    return {"kind": kind, **size, "uri": figures.data_uri(whole[..., :3] if opaque else whole)}
 
 
 def _plain(value) -> "list | str | float":
