@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IINError', 'ShapeError', 'NotInitialised', 'HostError', 'DataError', 'MissingExtra', 'extra', 'check_batch',
-           'check_finite', 'warn_once', 'seeded', 'generator', 'device_of', 'in_parts', 'handed_to', 'sha256', 'assets',
-           'asset', 'whole_file']
+           'check_finite', 'warn_once', 'unwarned', 'seeded', 'generator', 'device_of', 'in_parts', 'handed_to',
+           'sha256', 'assets', 'asset', 'whole_file']
 
 # %% ../nbs/00_core.ipynb #af02ce5e
 import hashlib
@@ -103,6 +103,16 @@ def warn_once(message: str) -> None:
     if message in _warned: return
     _warned.add(message)
     warnings.warn(message, stacklevel=3)
+
+
+@contextmanager
+def unwarned():
+    "Inside, nobody is warned; what would have been said is still said the next time outside. For a caller that shows it in its own way."
+    known = set(_warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try: yield
+        finally: _warned.intersection_update(known)
 
 # %% ../nbs/00_core.ipynb #7f5bc60f
 @contextmanager

@@ -94,6 +94,18 @@ def test_warn_once():
     assert [str(w.message) for w in heard] == ["test_warn_once 0", "test_warn_once 1"]
 
 
+def test_unwarned_takes_no_warning_from_anybody_else():
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        core.warn_once("test_unwarned before")
+        with pytest.raises(ZeroDivisionError), core.unwarned():
+            for when in ("before", "after"): core.warn_once(f"test_unwarned {when}")
+            raise ZeroDivisionError
+        assert len(heard) == 1
+        for when in ("before", "after"): core.warn_once(f"test_unwarned {when}")
+    assert [str(w.message) for w in heard] == ["test_unwarned before", "test_unwarned after"]
+
+
 # ---- random numbers
 
 def draw(): return torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random()

@@ -1,12 +1,14 @@
 """The invariances explorer: samples are those of `Invariances`, what layers say of them is right, the table grows between events."""
 import asyncio
+import re
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from toy_layers import LAYERS, N, image_set, layers
 
-from iin_nb import invariance
+from iin_nb import core, invariance
 
 pytest.importorskip("ipywidgets")
 from iin_nb import explorers
@@ -126,6 +128,29 @@ def test_a_host_that_answers_nothing():
     panel.finish()
     assert panel.message.value == "" and "same prediction" not in panel.drawn.value and panel.said.value == ""
     panel.close()
+
+
+def test_a_warning_that_the_table_shows_is_left_to_the_user(state, monkeypatch):
+    variance = invariance.Invariances.variance
+    def suspect(self, *args):
+        core.warn_once("a share is missed")
+        return variance(self, *args)
+    monkeypatch.setattr(core, "_warned", set())
+    monkeypatch.setattr(invariance.Invariances, "variance", suspect)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        while state.step(): pass
+        assert state.shares and not [w for w in heard if "a share" in str(w.message)]
+        state.inv.variance(state.images[:16], 8)
+    assert len([w for w in heard if "a share" in str(w.message)]) == 1
+
+
+def test_the_page_names_its_rows_and_columns(panel):
+    page = panel.page().partition("<body>")[2]
+    assert re.findall(r"<span title='(.*?)'>", page) == ["input", "rebuilt", "v 1", "v 2", "v 3", *LAYERS]
+    assert page.index("<figcaption>") < page.index("class='sprite'")
+    for box in panel.ticks.values(): box.value = False
+    with pytest.raises(core.DataError, match="expected a layer, got none"): panel.page()
 
 
 def test_few_inputs_have_no_variance():

@@ -1,4 +1,5 @@
 """The mix explorer: both recombinations are transfers, a picture with itself is its reconstruction, the page holds all pairs."""
+import re
 
 import pytest
 import torch
@@ -49,6 +50,10 @@ def test_widgets_follow_and_lead(panel):
     assert list(panel.sheet.data[2].x) == [panel.sheet.data[1].x[11]], "the frame is around B"
     panel.on_click([])
     assert panel.state.b == 11
+
+
+def test_the_page_names_its_rows_and_columns(panel):
+    assert re.findall(r"<span title='(.*?)'>", panel.page().partition("<body>")[2]) == ["input", "rebuilt", *LAYERS, "A", "B"]
 
 
 def test_wrong_answers_are_set_apart(panel):

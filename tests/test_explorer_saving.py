@@ -35,6 +35,28 @@ def test_a_missing_frame_is_refused(view):
 def test_one_picture_is_for_all_choices(): assert told(saved_page("T", "", CONTROLS, [Pictures(X[:1], "c")]))["views"][0]["n"] == 1
 
 
+def test_choices_may_share_a_picture():
+    made = told(saved_page("T", "", CONTROLS, [Pictures(X[:2], "c", at=[0, 1, 1, 0, 1, 1])]))["views"][0]
+    assert made["n"] == 2 and made["at"] == [0, 1, 1, 0, 1, 1]
+    with pytest.raises(DataError, match="expected 6 frames, one a choice, got 5"):
+        saved_page("T", "", CONTROLS, [Pictures(X[:2], "c", at=[0] * 5)])
+
+
+def test_what_is_seen_is_told_above_it():
+    views = [Pictures(X, "squares", rows=["above", "<below>"], columns=["left"]), Moving(go.Figure(), caption="a plot"), Pictures(X)]
+    body = saved_page("T", "", CONTROLS, views).partition("<body>")[2]
+    for k, caption in enumerate(("squares", "a plot")):
+        assert 0 < body.index(f"<figcaption>{caption}</figcaption>") < body.index(f"id='v{k}'")
+    assert body.count("<figcaption>") == 2 and body.count("class='grid'") == 1
+    assert "<span title='&lt;below&gt;'>&lt;below&gt;</span></div><div id='v0'" in body
+
+
+def test_a_list_stands_below_a_tuple_side_by_side():
+    dots = [Texts(list("abcdef"))] * 2
+    body = saved_page("T", "", CONTROLS, [dots, tuple(dots)]).partition("<body>")[2]
+    assert re.search(r"<div class='row'><div><div id='v0'.*<div id='v1'.*</div><div class='row'><div id='v2'.*<div id='v3'", body)
+
+
 def test_nothing_said_breaks_out():
     evil = "</script><!--<script>alert(1)</script>"
     page = saved_page(evil, "", [Control(evil, [evil, "b"], slider=False)], [Texts([evil, "b"]), Pictures(X[:1], evil)])

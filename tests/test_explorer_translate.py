@@ -140,6 +140,33 @@ def test_a_blank_sentence_is_told_and_set_back():
     panel.close()
 
 
+@KINDS
+def test_a_page_shows_what_the_panel_would(kind):
+    "Every condition that there is room for, as A and as B; the way back is the way there."
+    s = P.TranslateState(*ready(kind), n=3, read=read)
+    chosen, known = P.page_conditions(s, 4)
+    assert chosen[:2] == [s.a, s.b] and len(chosen) == min(known, 12)
+    assert known == {"text": 12, "columns": 4, "rows": 60, "numbers": 60}[kind]
+    chosen = chosen[:3]
+    seen, at = P.page_frames(s, chosen, 4)
+    assert len(seen) == 3 + 3 * 2 and len(at) == 3 * 3 * 4
+    for i, (a, b, w) in enumerate((a, b, w) for a in chosen for b in chosen for w in (0, 1 / 3, 2 / 3, 1)):
+        s.go(a=a, b=b, w=w)
+        torch.testing.assert_close(seen[at[i]].output, s.look().output, atol=1e-5, rtol=1e-4)
+        assert len(seen[at[i]].votes) == 3
+
+
+def test_a_page_says_which_conditions_it_has(monkeypatch):
+    t, x = ready("text")
+    panel = explorers.translate(t, x, n=2)
+    assert "12 sentences, each as A" in (page := panel.page()) and page.count("<option") == 24
+    monkeypatch.setattr(P, "PAGE_PIXELS", 2 * 64 * 21)   # 2 samples of 8 × 8 pixels; 3 conditions are 3 + 3 · 5 frames, 4 are 34
+    panel.w.value = 0.5
+    assert "3 of 12 sentences (all would make too large a file), each as A" in (page := panel.page()) and page.count("<option") == 6
+    assert panel.state.w == 0.5 and "max='6' value='3'" in page
+    panel.close()
+
+
 def test_names_are_escaped(panel):
     panel.finish()
     assert not any("<b>\"" in w or "[<b>]" in w or "as <b>" in w for w in (panel.says.value, panel.drawn.value, panel.way.value))

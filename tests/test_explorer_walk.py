@@ -1,4 +1,6 @@
 """The walk explorer: one walk, looked at step by step, forwards and back."""
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -78,5 +80,7 @@ def test_a_host_of_pictures_without_a_reader():
 
 def test_the_saved_page_leaves_the_panel_as_it_was(panel):
     panel.which.value = "residual"
+    panel.step.value = 4
     page = panel.page()
     assert panel.state.factor == "residual" and len(page) < 15e6 and page.count("<select") == 1
+    assert re.search(r"max='(\d+)' value='4'", page)[1] == str(panel.state.n_steps), "it begins where the panel stands"

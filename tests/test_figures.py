@@ -1,6 +1,7 @@
 """Figures: pictures at whole multiples and exact, one look, what must not be left out, and nothing that draws or runs on its own."""
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -187,3 +188,11 @@ def test_long_titles_are_wrapped_and_given_room():
 ])
 def test_bad_input_is_refused_in_words(call, error):
     with pytest.raises(error, match=r"^figures\.\w+.*: expected .*, got .*\. \w"): call()
+
+
+def test_the_feature_tables_pictures_are_drawn_for_their_size():
+    "README shows them about 270 pixels wide: drawn at twice that, words of 22 pixels are read."
+    from PIL import Image
+    folder = Path(__file__).resolve().parent.parent/"docs/features"
+    sizes = {p.stem: Image.open(p).size for p in folder.glob("*.png")}
+    assert set(sizes) == {"iin", "net2net", "invariances"} and all(w == 540 and h < 800 for w, h in sizes.values()), sizes

@@ -182,9 +182,9 @@ class FactorRow(W.HBox):
         self.slider = W.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, layout=dict(flex="1 1 200px", min_width="160px"))
         self.a, self.b = (W.Image(format="png", layout=dict(width="40px", height="40px")) for _ in "AB")
         ways = [("A → B", 0), *((f"direction {j} in σ, {s:.0%} of variance", j) for j, s in enumerate(shares[:4], 1))]
-        self.way = W.Dropdown(options=ways, layout=dict(width="240px"))
+        self.way = W.Dropdown(options=ways, layout=dict(width="240px", flex="0 1 240px", min_width="120px"))
         for image in (self.a, self.b): image.add_class("iin-crisp")
-        parts = [label, self.slider, W.HTML("A"), self.a, W.HTML("→ B"), self.b, self.way]
+        parts = [label, self.slider, W.HTML("A"), self.a, W.HTML("→\u00a0B"), self.b, self.way]
         super().__init__(parts, layout=dict(align_items="center", grid_gap="6px"))
 
     def show(self, way: int, bounds: tuple[float, float], t: float, a: np.ndarray, b: np.ndarray) -> None:
@@ -198,11 +198,11 @@ class FactorRow(W.HBox):
         for image, picture in ((self.a, a), (self.b, b)): image.value = crisp(picture, 40)["value"]
 
 # %% ../../nbs/43_explorer_factors.ipynb #fa83c58b
-def caption(s: FactorsState, seen: Seen) -> str:
+def caption(s: FactorsState, seen: Seen) -> tuple[str, str]:
     "What the picture is, and whose the answer under it."
-    reads = "" if seen.probabilities is None else "; the judge, another network, reads it:"
-    if s.expl.host.outputs == "images": return f"the model’s picture of z̃ (×){reads}"
-    return "the input, which stays: this model paints nothing. Its answer to z̃ (×):"
+    reads = "" if seen.probabilities is None else "The judge, another network, reads it:"
+    if s.expl.host.outputs == "images": return "the model’s picture of z̃ (×)", reads
+    return "the input, which stays: this model paints nothing", "Its answer to z̃ (×):"
 
 
 class PanelParts(Panel):
@@ -219,19 +219,23 @@ class PanelParts(Panel):
         self.restart = W.Button(description="reset", icon="undo", layout=dict(width="90px"), tooltip="all sliders back to the input")
         self.sheet, self.picture = sheet(state), W.Image(format="png")
         self.legend.value = legend(state, self.by.value)
-        self.caption.value = caption(state, seen)
+        self.caption.value = ". ".join(filter(None, caption(state, seen)))
         self.bars = None if seen.probabilities is None else bars(state, seen.probabilities)
-        self.charts = [chart(state, c, m, self.by.value) for c, m in zip(state.charts, seen.marks, strict=True)]
+        if self.bars: self.bars.layout.width = 236
+        self.charts = [chart(state, c, m, self.by.value, width=212) for c, m in zip(state.charts, seen.marks, strict=True)]
         self.rows = {n: FactorRow(n, state.directions[n][1], hue[n]) for n in state.names}
         super().__init__(state, self._arranged())
 
     def _arranged(self) -> list[W.Widget]:
-        middle = W.VBox([self.picture, self.caption, *([self.answer, self.bars] if self.bars else [])], layout=dict(width="256px"))
-        inner, maps = W.HBox([W.VBox([self.chosen, self.sheet, self.role]), middle]), W.HBox(self.charts, layout=dict(flex="1 1 472px"))
-        top, foot = W.HBox([inner, maps]), W.HBox([self.restart, self.by, self.legend, self.certificate])
-        for box in (inner, top, maps, foot): box.add_class("iin-flow")
+        left = W.VBox([self.chosen, self.sheet, self.role], layout=dict(width="206px"))
+        said = W.VBox([self.caption, *([self.answer] if self.bars else [])], layout=dict(width="206px"))
+        side = W.HBox([said, *([self.bars] if self.bars else [])], layout=dict(flex="1 1 236px"))   # under the picture, or beside it
+        inner, maps = W.HBox([left, self.picture, side], layout=dict(flex="1 1 480px")), W.HBox(self.charts)
+        right = W.VBox([maps, *self.rows.values()], layout=dict(flex="100 1 652px"))   # the sliders are in sight of the picture
+        top, foot = W.HBox([inner, right]), W.HBox([self.restart, self.by, self.legend, self.certificate])
+        for box in (inner, side, top, maps, foot): box.add_class("iin-flow")
         self.picture.add_class("iin-crisp")
-        return [top, *self.rows.values(), foot]
+        return [top, foot]
 
 # %% ../../nbs/43_explorer_factors.ipynb #28fc5da8
 def sliders_page(panel: "FactorsPanel") -> str:
@@ -242,9 +246,10 @@ def sliders_page(panel: "FactorsPanel") -> str:
             for c, m in zip(panel.charts, grid.marks, strict=True)]
     painted = s.expl.host.outputs == "images"
     shown = grid.output.numpy() if painted else s.images[s.index, None].numpy()
-    views = [Pictures(shown, caption(s, s.look()))]
+    what, whose = caption(s, s.look())
+    views = [Pictures(shown, what)]
     if grid.probabilities is not None:
-        views.append(Texts([answer_line(s, p) for p in grid.probabilities]))
+        views.append(Texts([f"{whose} {answer_line(s, p)}" for p in grid.probabilities]))
         views.append(Moving(go.Figure(panel.bars), {0: {"y": grid.probabilities.numpy()}}))
     first, kind = html.escape(s.names[0]), "picture" if painted else "answer"
     clear = "a clean picture" if painted else "a clear answer"
@@ -252,7 +257,7 @@ def sliders_page(panel: "FactorsPanel") -> str:
             f"to B. Try:<br>1. Drag <b>{first}</b> to B: the {kind} takes over B’s {first}; on the map of the residual the × stands still."
             f"<br>2. Put it back and drag <b>residual</b> to B: the × moves there, and the {first} should stay."
             f"<br>3. Stop half-way: what lies between two inputs is still {clear}, or it is not.")
-    return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [views, *seen], certificate_line(s))
+    return saved_page(f"The factors of {s.expl.host.name}", lead, grid.controls(s), [views, tuple(seen)], certificate_line(s))
 
 
 class FactorsPanel(PanelParts):

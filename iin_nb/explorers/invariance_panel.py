@@ -12,7 +12,6 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from warnings import catch_warnings, simplefilter
 
 import ipywidgets as W
 import numpy as np
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from .. import figures
-from ..core import DataError, generator
+from ..core import DataError, generator, unwarned
 from ..data import ImageSet
 from .parts import MAX_POINTS, GoPanel, check_pictures, contact_sheet, crisp, draw_again, frame, menu, sheet, thumbnails
 from .sample_panel import tiled
@@ -178,9 +177,7 @@ class InvarianceState(LayerState):
             one = Invariances({name: t}, self.inv.explanation)
             if name not in self.trust: self.trust |= one.fidelity(some, 2); return True
             if name not in self.shares and len(some) >= 8:
-                with catch_warnings():
-                    simplefilter("ignore")   # the table says it
-                    self.shares |= one.variance(some, EACH)
+                with unwarned(): self.shares |= one.variance(some, EACH)   # the table says it
                 return True
         return False
 
@@ -262,10 +259,11 @@ class InvarianceParts(GoPanel):
         ticks = W.HBox([W.HTML("<b>layers</b>"), *self.ticks.values()])
         line = W.HBox([self.again, self.seed, self.same_v, ticks, self.certificate])
         left = W.VBox([self.chosen, self.sheet], layout=dict(width="206px"))
-        both = W.VBox([W.HTML("the input"), self.picture, self.said, W.HTML("its plain reconstruction"), self.rebuilt])
-        both.layout.width = "172px"
-        top = W.HBox([left, both, W.VBox([self.drawn], layout=dict(flex="1 1 480px"))])
-        for box in (line, top, ticks): box.add_class("iin-flow")
+        pairs = (("the input", self.picture), ("plain reconstruction", self.rebuilt))
+        two = W.HBox([W.VBox([W.HTML(said), image], layout=dict(width="136px")) for said, image in pairs])
+        both = W.VBox([two, self.said], layout=dict(flex="1 1 154px"))   # below each other, or beside where the samples go below
+        top = W.HBox([left, both, W.VBox([self.drawn], layout=dict(flex="100 1 740px"))])
+        for box in (line, top, ticks, two): box.add_class("iin-flow")
         return [line, top, self.table]
 
 
@@ -325,6 +323,7 @@ def numbers_html(s: InvarianceState, seen: dict[str, tuple[Taken, Taken]]) -> st
 
 def invariances_page(panel: "InvariancePanel", inputs: int = 24, seeds: int = 4) -> str:
     "The panel's input and the first ones, with a few seeds; the table as it is when it is full."
+    if not panel.state.shown: raise DataError("explorers.invariances", "a layer", "none", "Tick one.")
     panel.finish()
     s, was, frames, lines = panel.state, (panel.state.index, panel.state.seed), [], []
     which = list(dict.fromkeys([s.index, *range(min(inputs, len(s.images)))]))
@@ -337,10 +336,11 @@ def invariances_page(panel: "InvariancePanel", inputs: int = 24, seeds: int = 4)
                 lines.append(numbers_html(s, seen))
     finally: s.go(index=was[0], seed=was[1])
     controls = [Control("input", [s.tags[i] for i in which], slider=False), Control("v", [f"seed {was[1] + k}" for k in range(seeds)])]
-    caption = f"A row a layer: {', '.join(s.shown)}. From left: the input, its plain reconstruction, {s.n} samples."
+    caption = f"{s.n} samples of each layer, beside the input and its plain reconstruction"
+    marks = dict(rows=s.shown, columns=["input", "rebuilt", *(f"v {i + 1}" for i in range(s.n))])
     lead = (f"What layers of {html.escape(s.host.name)} cannot tell from the input, painted by {html.escape(s.inv.autoencoder.name)}. "
             f"Computed before: {len(which)} inputs, {seeds} seeds of v, {s.n} samples of each.")
-    views = [[Pictures(np.stack(frames), caption, 620), Texts(lines)]]
+    views = [Pictures(np.stack(frames), caption, 620, **marks), Texts(lines)]
     return saved_page(f"Invariances of {s.host.name}", lead, controls, views, f"<p>{NOTE}</p>{table_html(s)}<p>{promise(s.inv)}</p>")
 
 

@@ -127,10 +127,11 @@ def mix_page(panel: "MixPanel", inputs: int = 10) -> str:
     finally: s.go(a=was[0], b=was[1])
     said = [s.tags[i] for i in which]
     controls = [Control("A", said, which.index(s.a), slider=False), Control("B", said, which.index(s.b), slider=False)]
-    caption = f"Above A, its plain reconstruction, z of A with v of B at {', '.join(s.layers)}; below B, its own, z of B with v of A."
+    caption = "A and B, their plain reconstructions, then for each layer z of the picture at the left with v of the other"
+    marks = dict(rows=["A", "B"], columns=["input", "rebuilt", *s.layers])
     lead = (f"What layers of {html.escape(s.host.name)} see of one picture, with what they ignore of another. "
             f"Computed before: all pairs of {len(which)} pictures.")
-    views = [[Pictures(np.stack(frames), caption, 560), Texts(lines)]]
+    views = [[Pictures(np.stack(frames), caption, 560, **marks), Texts(lines)]]
     return saved_page(f"Mixes at layers of {s.host.name}", lead, controls, views, f"<p>{MEANT}</p>{promise(s.inv)}")
 
 

@@ -176,7 +176,8 @@ def chart_data(seen: ResponseSeen, many: int) -> list[dict]:
     "What each trace of `response_chart` shows: x and y, of the bars also the shares."
     at, top = seen.before, seen.n * 10 ** 0.3
     band = dict(x=[], y=[]) if at is None else dict(x=[at - 0.5, at - 0.5, at + 0.5, at + 0.5], y=[1e-6, top, top, 1e-6])
-    name = dict(x=[], y=[]) if at is None else dict(x=[min(max(at, 0.3), many - 1.3)], y=[top * 0.98])
+    half = 0.034 * many - 0.5   # of the word "before", from the frame on: it stays inside
+    name = dict(x=[], y=[]) if at is None else dict(x=[min(max(at, half), many - 1 - half)], y=[top * 0.98])
     bars = (dict(y=np.where(c > 0, c, 1e-6).tolist(), customdata=(c / c.sum()).tolist()) for c in seen.counts.values())   # log knows no 0
     return [band, name, *bars]
 

@@ -33,10 +33,13 @@ class Control:
 
 @dataclass(frozen=True)
 class Pictures:
-    "A picture for every choice, (N, C, H, W) in [−1, 1]; a single one stands still."
+    "A picture for every choice, (N, C, H, W) in [−1, 1]; a single one stands still; `caption` stands above."
     frames: np.ndarray
     caption: str = ""
     room: int = 256        # pixels it may take
+    at: Sequence[int] = ()       # the picture of each choice, where several choices share one
+    rows: Sequence[str] = ()     # where a picture is a grid of equal cells: what its rows and columns are
+    columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,13 @@ h1 {font-size: 1.35em; margin: 0} p {max-width: 76ch; margin: .3em 0 1em} .soft,
 .control {display: grid; grid-template-columns: 9em minmax(140px, 420px) 11em; gap: 10px; align-items: center; margin: .25em 0}
 .control output {font-variant-numeric: tabular-nums; color: var(--soft)} input[type=range] {flex: 1}
 .between, .end {display: flex; gap: 6px; align-items: center} .end {color: var(--soft)} select {font: inherit; width: 100%}
-figure {margin: 0} figure:has(> .sprite) {width: min-content}
-figcaption {color: var(--soft); max-width: 40ch} .sprite {image-rendering: pixelated}
+figure {margin: 0} figure:has(> .sprite, > .grid) {width: min-content; min-width: 9em} .row > div > * + * {margin-top: 6px}
+.row {margin-top: 12px} .row .row {flex: 1 1 240px; margin: 0} footer {margin-top: 12px}
+.grid {display: grid; grid-template-columns: auto auto; gap: 2px 8px; font-size: 13px; line-height: 1.3; color: var(--soft)}
+.heads, .sides {display: flex; text-align: center; white-space: nowrap} .sides {flex-direction: column} .heads {grid-column: 2}
+.heads > *, .sides > * {flex: 1 1 0; min-width: 0; min-height: 0; overflow: hidden; text-overflow: ellipsis}
+.sides > * {display: flex; align-items: center; justify-content: flex-end} .grid > .sprite {grid-column: 2}
+figcaption {color: var(--soft); max-width: 76ch; margin-bottom: 4px} .sprite {image-rendering: pixelated}
 .sheet {display: flex; flex-wrap: wrap; gap: 2px; max-width: 560px} .pointed {display: grid; grid-template-columns: 9em 1fr; gap: 14px}
 .js-plotly-plot text {fill: var(--ink) !important} .textpoint text {text-shadow: 0 0 2px var(--ground), 0 0 2px var(--ground) !important}
 table {border-collapse: collapse; font-variant-numeric: tabular-nums}
@@ -110,7 +118,8 @@ function choose(rows, from) {
   looked.forEach((el, k) => {
     const v = books[k], all = rows || [...Array(v.n).keys()], step = Math.max(1, all.length / v.most), sheet = el.querySelector('.sheet');
     const some = [...Array(Math.min(v.most, all.length)).keys()].map(j => all[Math.floor(j * step)]);
-    const what = rows ? `${all.length} of ${v.n} selected` : `nothing selected: all ${v.n}`;
+    const n = v.n.toLocaleString('en');
+    const what = rows ? `${all.length.toLocaleString('en')} of ${n} selected` : `nothing selected: all ${n}`;
     el.querySelector('.told').textContent = what + (some.length < all.length ? `, ${some.length} of them shown` : '');
     sheet.replaceChildren(...some.map(i => {
       const one = document.createElement('span');
@@ -128,7 +137,8 @@ function show() {
   });
   page.views.forEach((v, k) => {
     if (v.kind === 'pictures') {
-      const j = v.n > 1 ? i : 0, s = v.scale, x = (j % v.columns) * v.width * s, y = Math.floor(j / v.columns) * v.height * s;
+      const j = v.at ? v.at[i] : v.n > 1 ? i : 0, s = v.scale;
+      const x = (j % v.columns) * v.width * s, y = Math.floor(j / v.columns) * v.height * s;
       places[k].style.backgroundPosition = `-${x}px -${y}px`;
     } else if (v.kind === 'texts') places[k].innerHTML = v.frames[i];
     else if (v.kind === 'figure') v.traces.forEach(t => {
@@ -163,7 +173,8 @@ def _sprite(view: "Pictures | Pointed") -> dict:
     grid[:n] = view.frames
     whole = figures.montage(grid.reshape(rows, columns, *view.frames.shape[1:]), gap=0)
     size = {"n": n, "columns": columns, "rows": rows, "width": w, "height": h, "scale": figures.whole_scale(view.room, max(h, w))}
-    return {"kind": kind, **size, "uri": figures.data_uri(whole)}
+    opaque = (whole[..., 3] == 255).all()
+    return {"kind": kind, **size, "uri": figures.data_uri(whole[..., :3] if opaque else whole)}
 
 
 def _plain(value) -> "list | str | float":
@@ -176,7 +187,7 @@ def _plain(value) -> "list | str | float":
 
 def _data(view: "View") -> dict:
     "What the page's script needs to know of a view."
-    if isinstance(view, Pictures): return _sprite(view)
+    if isinstance(view, Pictures): return _sprite(view) | ({"at": [int(i) for i in view.at]} if len(view.at) else {})
     if isinstance(view, Pointed):
         return _sprite(view) | {"most": view.most, "lines": list(view.lines), "titles": [re.sub("<[^>]*>", "", t) for t in view.lines]}
     if isinstance(view, Texts): return {"kind": "texts", "frames": list(view.frames)}
@@ -188,12 +199,19 @@ def _frames(view: "View") -> list[int]:
     "For how many choices each part of a view is made."
     if isinstance(view, Pointed): return []
     if isinstance(view, Moving): return [len(v) for t in view.traces.values() for v in t.values()]
+    if isinstance(view, Pictures) and len(view.at): return [len(view.at)]
     return [] if isinstance(view, Pictures) and len(view.frames) == 1 else [len(view.frames)]
 
 
 def _sheet(k: int, made: dict) -> str:
     "The pictures of view number `k`, in a rule of their own: a css variable over 2 MB is dropped by browsers, without a word."
     return f"<style>#v{k}.sprite, #v{k} .sprite {{background-image: url({made.pop('uri')})}}</style>"
+
+
+def _marks(side: str, names: Sequence[str]) -> str:
+    "What the rows or the columns of a grid are, beside it or above."
+    cells = "".join(f"<span title='{html.escape(t)}'>{html.escape(t)}</span>" for t in names)
+    return f"<div class='{side}'>{cells}</div>" if names else ""
 
 
 def _place(k: int, view: "View", made: dict) -> str:
@@ -205,12 +223,14 @@ def _place(k: int, view: "View", made: dict) -> str:
         sheet = "<div><div class='told' aria-live='polite'></div><div class='sheet'></div></div>"
         body = f"{_sheet(k, made)}<div id='v{k}' class='pointed'>{one}{sheet}</div>"
     else:
-        s = made["scale"]
+        s, heads, sides = made["scale"], _marks("heads", view.columns), _marks("sides", view.rows)
         size = f"width: {made['width'] * s}px; height: {made['height'] * s}px"
         sheet = f"background-size: {made['width'] * made['columns'] * s}px {made['height'] * made['rows'] * s}px"
         told = f"role='img' aria-label='{html.escape(view.caption)}'"
-        body = f"{_sheet(k, made)}<div id='v{k}' class='sprite' {told} style='{size}; {sheet}'></div>"
-    return f"<figure>{body}<figcaption>{html.escape(view.caption)}</figcaption></figure>"
+        one = f"<div id='v{k}' class='sprite' {told} style='{size}; {sheet}'></div>"
+        body = _sheet(k, made) + (f"<div class='grid'>{heads}{sides}{one}</div>" if heads or sides else one)
+    said = f"<figcaption>{html.escape(view.caption)}</figcaption>" if view.caption else ""   # above: what is looked at is told first
+    return f"<figure>{said}{body}</figure>"
 
 
 def _control(k: int, c: Control) -> str:
@@ -233,15 +253,17 @@ def saved_page(title: str, lead: str, controls: Sequence[Control], columns: Sequ
     """One HTML file with sliders that answer without a kernel and without a network: every choice was computed before.
 
     Choices are counted with the last control running fastest; a view holds one frame a choice. `columns` stand side by side while there
-    is room; a column is a view or several, one under the other. `lead` and `foot` are html."""
-    columns = [list(c) if isinstance(c, (list, tuple)) else [c] for c in columns]
+    is room; a column is a view, a list of views one under the other, or a tuple of views side by side in the room that the others leave.
+    `lead` and `foot` are html."""
+    columns = [c if isinstance(c, (list, tuple)) else [c] for c in columns]
     views = [view for column in columns for view in column]
     n = math.prod(len(c.options) for c in controls)
     wrong = [f for view in views for f in _frames(view) if f != n]
     if wrong: raise DataError("explorers.saved_page", f"{n} frames, one a choice", str(wrong[0]), "The last control runs fastest.")
     made = [_data(view) for view in views]
     places = iter([_place(k, view, m) for k, (view, m) in enumerate(zip(views, made, strict=True))])
-    body = "".join(f"<div>{''.join(next(places) for _ in column)}</div>" for column in columns)
+    kinds = {True: "<div class='row'>", False: "<div>"}
+    body = "".join(f"{kinds[isinstance(column, tuple)]}{''.join(next(places) for _ in column)}</div>" for column in columns)
     told = {"controls": [{"options": list(c.options)} for c in controls], "views": made}
     known = json.dumps(told, ensure_ascii=False, allow_nan=False).replace("</", "<\\/").replace("<!--", "\\u003c!--")
     parts = ["<!doctype html><html lang='en'><head><meta charset='utf-8'><meta name='viewport' content='width=device-width'>",

@@ -152,7 +152,7 @@ export default { render };
 
 # %% ../../nbs/49_explorer_sketch_pad.ipynb #e48b1ada
 SHEET = """
-.iin-pad {max-width: 570px; padding: 2px 4px; color: var(--jp-ui-font-color1, inherit);
+.iin-pad {max-width: 620px; padding: 2px 4px; color: var(--jp-ui-font-color1, inherit);
   font: 13px system-ui, sans-serif; font-variant-numeric: tabular-nums}
 .iin-pad .iin-tools {display: flex; flex-wrap: wrap; gap: 6px 12px; align-items: center; margin: 6px 1px}
 .iin-pad label {display: inline-flex; gap: 6px; align-items: center}

@@ -182,7 +182,7 @@ def walks_page(panel: "WalkPanel", n: int = 61) -> str:
     if panel.votes:
         votes = {"x": [np.arange(len(f.votes)) for f in frames], "y": [f.votes for f in frames], "marker.color": color}
         views.append(Moving(go.Figure(panel.votes).update_layout(width=300), {0: votes}))
-    wound = Control("step", [f"step {t} of {s.n_steps}" for t in steps])
+    wound = Control("step", [f"step {t} of {s.n_steps}" for t in steps], int(np.abs(steps - panel.step.value).argmin()))
     controls = [Control("factor", s.names, s.names.index(s.factor), slider=False), wound]
     columns = [Moving(go.Figure(panel.map), traces), views]
     lead = (f"From input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}: one factor of z̃ walks by small random steps "
