@@ -63,3 +63,30 @@ def test_once_makes_once(tmp_path, monkeypatch):
         return {"a": torch.arange(3.)}
 
     assert all(experiment.once("x", make)["a"].tolist() == [0, 1, 2] for _ in range(2)) and len(calls) == 1
+
+
+def test_plain_tables_and_the_clock():
+    import pandas as pd
+    table = pd.DataFrame({"a": [1.234567, float("nan")], 3: [2, 0]}, index=pd.MultiIndex.from_tuples([("x", 1), ("y", 2)]))
+    assert experiment.plain(table, 3) == {"x | 1": {"a": 1.235, "3": 2.0}, "y | 2": {"a": None, "3": 0.0}}
+    ticks = iter(range(100))
+    assert experiment.clock(lambda i: None, 5, lambda: next(ticks)) == 1000
+
+
+def test_what_digit_layers_keep_depends_on_the_host(tmp_path, monkeypatch):
+    import digit_layers
+    import torch
+
+    from iin_nb import zoo
+    monkeypatch.setattr(experiment.pooch, "os_cache", lambda name: tmp_path)
+    model, calls = zoo.Classifier(8), []
+
+    def made():
+        calls.append(1)
+        return {"a": torch.zeros(1)}
+
+    for _ in range(2): digit_layers.once("x", made, 3, zoo.as_host("classifier", model, "c"))
+    assert len(calls) == 1
+    with torch.no_grad(): next(model.parameters()).add_(1)
+    digit_layers.once("x", made, 3, zoo.as_host("classifier", model, "c"))
+    assert len(calls) == 2

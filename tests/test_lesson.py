@@ -25,7 +25,8 @@ def block_nll(a, b, rho, variance=None, constants=1.0):
 
 @pytest.mark.parametrize(("answer", "said"), [
     (partner, "✓"), (lambda labels, i, g: None, "Nothing came back"), (lambda labels, i, g: 1, "another label"),
-    (lambda labels, i, g: i, "its own partner"), (lambda labels, i, g: 2, "only \\[2\\]"),
+    (lambda labels, i, g: i, "its own partner"),
+    (lambda labels, i, g: (labels == labels[i]).nonzero()[:, 0], "one row number"), (lambda labels, i, g: 2, "only \\[2\\]"),
     (lambda labels, i, g: partner(labels, i, torch.default_generator), "same generator")])
 def test_partner(answer, said, capsys):
     checks.check_partner(answer)
@@ -36,6 +37,7 @@ def test_partner(answer, said, capsys):
     (block_nll, "✓"), (lambda a, b, rho: None, "Nothing came back"),
     (lambda a, b, rho: block_nll(a, b, rho, constants=0), "2π is missing"),
     (lambda a, b, rho: block_nll(a, b, rho).mean(), "one number per row"),
+    (lambda a, b, rho: block_nll(a, b, rho).tolist(), "Expected a tensor"),
     (lambda a, b, rho: block_nll(a, b, rho) / 3, "nats add up"), (lambda a, b, rho: -block_nll(a, b, rho), "its negative"),
     (lambda a, b, rho: (0.5 * (b - rho * a).square() / (1 - rho ** 2)).sum(1), "Both constants"),
     (lambda a, b, rho: block_nll(a, b, rho, variance=rho ** 2), "not ρ²")])
@@ -45,7 +47,7 @@ def test_block_nll(answer, said, capsys):
 
 
 @pytest.mark.parametrize(("answer", "said"), [
-    (lambda e, f, i: e.decode(f.replace(color=f[i].color)), "✓"), (lambda e, f, i: e.decode(f), "away from picture 3"),
+    (lambda e, f, i: e.decode(f.replace(color=f[i].color)), "✓"), (lambda e, f, i: e.decode(f), "away from row 3"),
     (lambda e, f, i: e.decode(f.replace(color=f[i].color, digit=f[i].digit)), "old digit"), (lambda e, f, i: None, "Nothing came back"),
     (lambda e, f, i: f.replace(color=f[i].color), "Decode the factors")])
 def test_recolor(answer, said, capsys):

@@ -315,6 +315,24 @@ def test_the_face_judge_reads_what_people_saw():
     assert seen["age"].min() > 5 and seen["age"].max() < 95
 
 
+def test_the_face_judge_tells_what_its_nets_see():
+    judge = zoo.face_judge(data_folder("weights/face_api")/"weights/face_api")
+    x = torch.rand(5, 3, 64, 64, generator=core.generator(0)) * 2 - 1
+    (read, features), again = judge.seen(x), judge(x)
+    assert set(read) == {"smile", "male", "age"} and all(torch.equal(read[k], again[k]) for k in read)
+    assert features.shape == (5, 768) and torch.equal(features[:, :512], judge.features(x))
+
+
+def test_face_recognition_tells_people_apart():
+    folder = data_folder("weights/face_api", "data/celeba10k_attributes.csv")
+    x, who = data.celeba(folder/"data").held_out.images[100:160], zoo.face_recognition(folder/"weights/face_api")
+    seen, mirrored = who(x), who(x.flip(3))
+    nearest = torch.cdist(mirrored, seen).argmin(1)
+    assert seen.shape == (60, 128) and (nearest == torch.arange(60)).float().mean() > 0.9
+    assert (seen - mirrored).norm(dim=1).mean() < 0.6 * (seen - seen.roll(1, 0)).norm(dim=1).mean()
+    assert torch.allclose(who(x[55:56]), seen[55:56], atol=1e-5)
+
+
 def test_the_published_tiny_autoencoder():
     folder = data_folder("weights/taef2/taef2_encoder.pth", "data/celeba10k_attributes.csv")/"weights/taef2"
     host = zoo.tiny_autoencoder(folder/"taef2_encoder.pth", folder/"taef2_decoder.pth")
@@ -327,6 +345,7 @@ def test_a_face_judge_without_files(tmp_path):
     with pytest.raises(DataError, match="zoo.face_judge: expected the net face_expression_model"): zoo.face_judge(tmp_path)
     (tmp_path/"face_expression_model-weights_manifest.json").write_text("[]")
     with pytest.raises(DataError, match="zoo.face_judge: expected the net face_expression_model"): zoo.face_judge(tmp_path)
+    with pytest.raises(DataError, match="zoo.face_recognition: expected the net face_recognition_model"): zoo.face_recognition(tmp_path)
 
 
 def test_missing_packages_of_others_are_named(monkeypatch):

@@ -42,11 +42,7 @@ def even_colors(n: int, g: torch.Generator, held_out: bool, contrast: float = CO
 @cache
 def gray() -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     "Gray digits of MNIST's training set and their classes by part: learn (with all that the hosts know), stop, test."
-    mnist = data.mnist(experiment.folder()/"data").train
-    known = {x.numpy().tobytes() for x in data.strokes(data.digits()[0][:8500])}
-    used = torch.tensor([x.numpy().tobytes() in known for x in mnist.images])
-    order = torch.randperm(len(used), generator=generator(0))
-    free, own = order[~used[order]], order[used[order]]
+    mnist, free, own = experiment.mnist_rows()
     rows = {"test": free[:N_TEST], "stop": free[N_TEST:N_TEST + N_STOP], "learn": torch.cat([own, free[N_TEST + N_STOP:]])[:N_LEARN]}
     classes = torch.from_numpy(mnist.table["class"].to_numpy().astype("int64"))
     return {k: mnist.images[r] for k, r in rows.items()}, {k: classes[r] for k, r in rows.items()}
@@ -72,8 +68,9 @@ def recipe(steps: int, seed: int = 0) -> fit.Recipe:
 
 
 def once(name: str, make: Callable[[], dict[str, Tensor]], *depends: object) -> dict[str, Tensor]:
-    "Made once for these digits and whatever else it depends on."
-    return experiment.once(f"digit-layers-{name}-{zlib.crc32(repr((N_LEARN, CONTRAST, *depends)).encode()):08x}", make)
+    "Made once for these digits and whatever else it depends on; of a host its weights count."
+    key = N_LEARN, CONTRAST, *(d.fingerprint() if isinstance(d, Host) else d for d in depends)
+    return experiment.once(f"digit-layers-{name}-{zlib.crc32(repr(key).encode()):08x}", make)
 
 
 def with_history(net: nn.Module, name: str, fit_it: Callable[[], fit.History], *depends: object) -> fit.History:
@@ -95,7 +92,8 @@ class Layers:
     def __init__(self, reader: Host, painter: Host, images: data.ImageSet, name: str = "shipped"):
         self.reader, self.painter, self.images, self.name = reader, painter, images, name
         self.last = None, None
-        self.z = latents.from_array(once(f"{images.name}-painted".replace(" ", "-"), self._painted, len(images))["mean"], images.table)
+        encoded = once(f"{images.name}-painted".replace(" ", "-"), self._painted, len(images), painter)
+        self.z = latents.from_array(encoded["mean"], images.table)
         n, stop = images.n_train, N_STOP * images.n_train // (N_LEARN + N_STOP)
         self.rows = {"learn": torch.arange(n - stop), "stop": torch.arange(n - stop, n), "test": torch.arange(n, len(images))}
 
@@ -126,7 +124,8 @@ class Layers:
         net = ConditionalFlow(FlowConfig(self.painter.dim, seed=seed), EmbedderConfig(source.shape, seed=seed))
         if warm := path in WARM: net.embedder.load_state_dict(self.regression(path, seed).net.embedder.state_dict())
         told = with_history(net, f"tau-{self.name}-{path}-{seed}{'-warm' * warm}",
-                            lambda: fit_flow(net, *self.aligned(place, few), recipe(steps, seed), BATCH), steps, few, BATCH)
+                            lambda: fit_flow(net, *self.aligned(place, few), recipe(steps, seed), BATCH),
+                            steps, few, BATCH, self.reader, self.painter)
         rows = self.rows["test"][:2000]
         c, z = self.seen(place, rows), self.z.mean[rows]
         noisy = z + self.z.std * torch.randn(z.shape, generator=generator(0))
@@ -155,7 +154,7 @@ class Layers:
 
             return fit.train(net, step, held, recipe(steps, seed), "of the variance", "training the MLP")
 
-        told = with_history(net, f"mlp-{self.name}-{path}-{seed}", fitted, steps, BATCH)
+        told = with_history(net, f"mlp-{self.name}-{path}-{seed}", fitted, steps, BATCH, self.reader, self.painter)
         rows = self.rows["test"][:2000]
         with torch.no_grad(): error = float(net.error(self.z.mean[rows], self.seen(place, rows)).mean())
         return tr.Regression(source, self.painter, net, told, {"error": error})
@@ -183,8 +182,9 @@ class Layers:
 
             return fit.train(flow, lambda i: pulled(flow, *sets[0], layout, BATCH, g), held, recipe(apart), "nats a pair", "digits apart")
 
-        with_history(flow, "names", first, steps, NEAR)
-        told = replace(with_history(flow, "names-apart", then, steps, apart, NEAR, FAR), unit="nats a pair, contrasts included")
+        with_history(flow, "names", first, steps, NEAR, self.painter)
+        told = with_history(flow, "names-apart", then, steps, apart, NEAR, FAR, self.painter)
+        told = replace(told, unit="nats a pair, contrasts included")
         with torch.no_grad(): f = layout.split(flow(learn.mean[:4000])[0])
         laws, trip = {k: BlockLaw.fit(b) for k, b in f.items()}, certify(self.painter, flow, self.images.held_out.images[:1000])
         made = {"n_steps": steps, "apart": apart, "rho": NEAR, "rho apart": FAR}

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pooch
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from iin_nb.core import DataError, MissingExtra, whole_file
+from iin_nb import data
+from iin_nb.core import DataError, MissingExtra, generator, whole_file
 
 SMALL = os.environ.get("IIN_SMALL") == "1"   # a form of a minute or less, for the tests: its numbers are not kept
 NUMBERS = Path(__file__).resolve().parent.parent.parent/"benchmarks/gallery"
@@ -38,6 +40,29 @@ def folder() -> Path:
     return Path(os.environ["IIN_NB_DATA"]).expanduser()
 
 
+def quiet() -> None:
+    "In a saved notebook no live bars, and figures as pictures."
+    import tqdm.auto
+    import tqdm.std
+
+    from iin_nb.figures import keep_png
+
+    class Quiet(tqdm.std.tqdm):
+        def __init__(self, *args, **kw): super().__init__(*args, **{**kw, "disable": True})
+
+    tqdm.auto.tqdm = Quiet
+    keep_png()
+
+
+def mnist_rows() -> tuple[data.ImageSet, Tensor, Tensor]:
+    "MNIST's training images; rows of those that the shipped hosts have not learned from, and of those that they have, both shuffled."
+    images = data.mnist(folder()/"data").train
+    known = {x.numpy().tobytes() for x in data.strokes(data.digits()[0][:8500])}
+    used = torch.tensor([x.numpy().tobytes() in known for x in images.images])
+    order = torch.randperm(len(images), generator=generator(0))
+    return images, order[~used[order]], order[used[order]]
+
+
 def once(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     "What `make` makes, made once: kept in the user's cache, apart for the small form. Remove the file to have it made anew."
     path = Path(pooch.os_cache("iin_nb"))/"gallery"/f"{name}{'-small' if SMALL else ''}.safetensors"
@@ -46,6 +71,23 @@ def once(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as part: save_file(made, part)
     return made
+
+
+def clock(work: Callable[[int], object], n: int = 50, timer: Callable[[], float] = time.perf_counter) -> float:
+    "Milliseconds that `work(i)` takes, the median of n after five more; of a processor with `time.process_time`."
+    took = []
+    for i in range(n + 5):
+        start = timer()
+        work(i)
+        took.append(1000 * (timer() - start))
+    return float(pd.Series(took[5:]).median())
+
+
+def plain(frame: pd.DataFrame, digits: int = 5) -> dict[str, dict[str, float | None]]:
+    "Rows of a table of numbers as JSON keeps them, rounded; what is missing is None. Keys of several parts are joined by ' | '."
+    say = lambda key: " | ".join(map(str, key)) if isinstance(key, tuple) else str(key)
+    number = lambda v: None if pd.isna(v) else round(float(v), digits)
+    return {say(k): {str(c): number(v) for c, v in row.items()} for k, row in frame.to_dict("index").items()}
 
 
 def keep(name: str, numbers: dict) -> dict:

@@ -19,7 +19,10 @@ def check_partner(partner) -> None:
     "Same label, never the row itself, every candidate possible."
     labels, g = torch.tensor([0, 1, 0, 2, 1, 0, 2, 0]), torch.Generator().manual_seed(0)
     if _unwritten(partner(labels, 0, g)): return
-    found = [int(partner(labels, 0, g)) for _ in range(200)]
+    found = [torch.as_tensor(partner(labels, 0, g)) for _ in range(200)]
+    if any(j.numel() != 1 for j in found):
+        return _said(False, "Expected one row number each time. Choose one of the rows: rows[torch.randint(len(rows), (1,), generator=g)].")
+    found = [int(j) for j in found]
     if strangers := [j for j in found if labels[j] != 0]:
         return _said(False, f"Row {strangers[0]} has another label than row 0. Choose among the rows where labels == labels[i].")
     if 0 in found: return _said(False, "Row 0 came back as its own partner: a picture shares everything with itself. Leave i out.")
@@ -37,6 +40,8 @@ def check_nll(block_nll) -> None:
     a, b, rho = torch.randn(5, 3, generator=g), torch.randn(5, 3, generator=g), 0.975
     mine = block_nll(a, b, rho)
     if _unwritten(mine): return
+    if not isinstance(mine, torch.Tensor):
+        return _said(False, f"Expected a tensor with one number per row, got {type(mine).__name__}. Leave out .item() and .tolist().")
     zero, shared = torch.zeros(5), torch.ones(5, 1)
     true = objective.pair_nll(a, zero, b, zero, shared, (3,), rho) - objective.gaussian_nll(a, zero)
     if (shape := tuple(mine.shape)) != (5,):
@@ -66,7 +71,7 @@ def check_recolor(recolor, expl, images) -> None:
     off = (scores.read_color(y) - want).abs().mean().item()
     if off > 0.12:
         do = "Did the color block of row i go into every row?"
-        return _said(False, f"The colors are {off:.2f} away from picture 3's, on a scale from 0 to 1. {do}")
+        return _said(False, f"The colors are {off:.2f} away from row 3's, on a scale from 0 to 1. {do}")
     seen = (zoo.judge()(y).argmax(1) == torch.tensor(images.table["class"].to_numpy()[:64])).float().mean().item()
     if seen < 0.7:
         return _said(False, f"The judge still sees the old digit in only {seen:.0%} of them. Replace the color block and nothing else.")
