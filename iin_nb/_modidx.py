@@ -1359,7 +1359,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'iin_nb.invariance._noise': ('invariance.html#_noise', 'iin_nb/invariance.py'),
                                    'iin_nb.invariance._said': ('invariance.html#_said', 'iin_nb/invariance.py'),
                                    'iin_nb.invariance._tapped': ('invariance.html#_tapped', 'iin_nb/invariance.py'),
-                                   'iin_nb.invariance._whole': ('invariance.html#_whole', 'iin_nb/invariance.py'),
                                    'iin_nb.invariance.attack_signs': ('invariance.html#attack_signs', 'iin_nb/invariance.py'),
                                    'iin_nb.invariance.explained': ('invariance.html#explained', 'iin_nb/invariance.py'),
                                    'iin_nb.invariance.fidelity': ('invariance.html#fidelity', 'iin_nb/invariance.py'),

@@ -253,12 +253,11 @@ def _sizes(example: Inputs) -> tuple[float | None, ...]:
 
 
 def _check_scale(x: Inputs, sizes: tuple[float | None, ...], where: str) -> None:
-    "`ShapeError` where x is of whole numbers and the example was not, or the other way round; a warning where x is on another scale."
+    "`ShapeError` where x is of whole numbers and the example was not; a warning where x is on another scale."
     for t, size in zip(_tensors(x), sizes, strict=False):
-        if t.is_floating_point() != (size is not None):
-            want, do = "whole numbers", "Pass them as they were there."
-            if size is not None: want, do = "floats", "Bytes to [-1, 1]: x.float() / 127.5 - 1; to [0, 1]: x.float() / 255."
-            raise ShapeError(where, f"inputs of {want}, as in the host's example", str(t.dtype), do)
+        if size is not None and not t.is_floating_point():
+            do = "Bytes to [-1, 1]: x.float() / 127.5 - 1; to [0, 1]: x.float() / 255."
+            raise ShapeError(where, "inputs of floats, as in the host's example", str(t.dtype), do)
         if size and t.numel() and float(t.detach().abs().max()) > FAR * size:
             found = f"inputs up to {float(t.detach().abs().max()):.3g}; in the host's example they end at {size:.3g}"
             warn_once(f"{where}: {found}. Rescale them as in training, 0…255 to [-1, 1] by x / 127.5 - 1.")
