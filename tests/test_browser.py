@@ -282,6 +282,13 @@ def colors_of(page, selector):
     return len(Image.open(BytesIO(found.screenshot())).convert("RGB").getcolors(1 << 24))
 
 
+OVERLAPS = """(() => {
+  const all = [...document.querySelectorAll('table, div.sprite, .js-plotly-plot, figcaption, .control')];
+  const where = all.map(e => [e.outerHTML.slice(0, 60), e.getBoundingClientRect()]);
+  const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  return where.flatMap(([said, a], i) => where.slice(i + 1).filter(([, b]) => meet(a, b)).map(([other]) => [said, other])); })()"""
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_saved_page_answers_alone(saved, page, name):
     "Without a kernel and a network it is drawn, light and dark, follows its sliders and menus, and does not scroll sideways at 900 px."
@@ -298,6 +305,7 @@ def test_a_saved_page_answers_alone(saved, page, name):
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (max(map(int, re.findall(r"\d+", ground)[:3])) < 80) == (scheme == "dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 900
+    assert page.evaluate(OVERLAPS) == [], "nothing lies on something else"
     state = "[...document.querySelectorAll('.js-plotly-plot')].map(g => JSON.stringify(g.data).length) + document.body.outerHTML"
     before, control = page.evaluate(state), page.locator("input[type=range], select").last
     control.focus()
