@@ -285,7 +285,8 @@ def colors_of(page, selector):
 OVERLAPS = """(() => {
   const all = [...document.querySelectorAll('table, div.sprite, .js-plotly-plot, figcaption, .control')];
   const where = all.map(e => [e.outerHTML.slice(0, 60), e.getBoundingClientRect()]);
-  const meet = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  const both = (a, b, low, high) => Math.min(a[high], b[high]) - Math.max(a[low], b[low]) > 1;   // pixels
+  const meet = (a, b) => both(a, b, 'left', 'right') && both(a, b, 'top', 'bottom');
   return where.flatMap(([said, a], i) => where.slice(i + 1).filter(([, b]) => meet(a, b)).map(([other]) => [said, other])); })()"""
 
 
