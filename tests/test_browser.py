@@ -67,6 +67,9 @@ MARKS = f"{PLOTS}.map(g => [...g.data.at(-1).x ?? []].slice(0, 1))"   # where th
 # the menus' first words; their spaces do not break
 CHOSEN = r"[...document.querySelectorAll('.iin-panel select')].map(e => e.selectedOptions[0].innerText.split(/\s/)[0])"
 PICTURE = "document.querySelector('.iin-panel img.iin-crisp, .iin-panel .iin-crisp img').src"
+REACH = """(() => {   // pixels from the top of the picture to the lowest slider
+  const at = (kind, k) => [...document.querySelector('.iin-panel').querySelectorAll(kind)].at(k).getBoundingClientRect();
+  return at('[role=slider]', -1).bottom - at('img.iin-crisp, .iin-crisp img', 0).top; })()"""
 
 
 def test_factors(live):
@@ -75,6 +78,7 @@ def test_factors(live):
     page.wait_for_function(f"document.querySelectorAll('{READY}').length >= 2 * 6 && document.querySelectorAll('.iin-panel')[1]")
     picture, other = page.evaluate(PICTURE), "document.querySelectorAll('.iin-panel')[1].innerText"
     there, second = page.evaluate(MARKS)[4], page.evaluate(other)
+    assert page.evaluate(REACH) < 720, "sliders and picture are on one screen"
     page.get_by_role("slider").first.focus()
     for _ in range(30): page.keyboard.press("ArrowRight")
     page.wait_for_function(f"was => {PICTURE} != was", arg=picture)
