@@ -67,6 +67,9 @@ MARKS = f"{PLOTS}.map(g => [...g.data.at(-1).x ?? []].slice(0, 1))"   # where th
 # the menus' first words; their spaces do not break
 CHOSEN = r"[...document.querySelectorAll('.iin-panel select')].map(e => e.selectedOptions[0].innerText.split(/\s/)[0])"
 PICTURE = "document.querySelector('.iin-panel img.iin-crisp, .iin-panel .iin-crisp img').src"
+REACH = """(() => {   // pixels from the top of the picture to the lowest slider
+  const at = (kind, k) => [...document.querySelector('.iin-panel').querySelectorAll(kind)].at(k).getBoundingClientRect();
+  return at('[role=slider]', -1).bottom - at('img.iin-crisp, .iin-crisp img', 0).top; })()"""
 
 
 def test_factors(live):
@@ -75,6 +78,7 @@ def test_factors(live):
     page.wait_for_function(f"document.querySelectorAll('{READY}').length >= 2 * 6 && document.querySelectorAll('.iin-panel')[1]")
     picture, other = page.evaluate(PICTURE), "document.querySelectorAll('.iin-panel')[1].innerText"
     there, second = page.evaluate(MARKS)[4], page.evaluate(other)
+    assert page.evaluate(REACH) < 720, "sliders and picture are on one screen"
     page.get_by_role("slider").first.focus()
     for _ in range(30): page.keyboard.press("ArrowRight")
     page.wait_for_function(f"was => {PICTURE} != was", arg=picture)
@@ -282,6 +286,14 @@ def colors_of(page, selector):
     return len(Image.open(BytesIO(found.screenshot())).convert("RGB").getcolors(1 << 24))
 
 
+OVERLAPS = """(() => {
+  const all = [...document.querySelectorAll('table, div.sprite, .js-plotly-plot, figcaption, .control')];
+  const where = all.map(e => [e.outerHTML.slice(0, 60), e.getBoundingClientRect()]);
+  const both = (a, b, low, high) => Math.min(a[high], b[high]) - Math.max(a[low], b[low]) > 1;   // pixels
+  const meet = (a, b) => both(a, b, 'left', 'right') && both(a, b, 'top', 'bottom');
+  return where.flatMap(([said, a], i) => where.slice(i + 1).filter(([, b]) => meet(a, b)).map(([other]) => [said, other])); })()"""
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_a_saved_page_answers_alone(saved, page, name):
     "Without a kernel and a network it is drawn, light and dark, follows its sliders and menus, and does not scroll sideways at 900 px."
@@ -298,6 +310,7 @@ def test_a_saved_page_answers_alone(saved, page, name):
         ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (max(map(int, re.findall(r"\d+", ground)[:3])) < 80) == (scheme == "dark")
     assert page.evaluate("document.documentElement.scrollWidth") <= 900
+    assert page.evaluate(OVERLAPS) == [], "nothing lies on something else"
     state = "[...document.querySelectorAll('.js-plotly-plot')].map(g => JSON.stringify(g.data).length) + document.body.outerHTML"
     before, control = page.evaluate(state), page.locator("input[type=range], select").last
     control.focus()

@@ -63,7 +63,7 @@ def pictures(names: list[str], views: list[tuple[int, bool]], save) -> None:
             notebook(Path(folder)/f"{name}.ipynb", f"{START}\n{SHOWN[name]}", "panel")
             for width, dark in views:
                 with opened(width, 1700, dark) as page:
-                    run_all(page, address, f"{name}.ipynb", READY, dark=dark)
+                    run_all(page, address, f"{name}.ipynb", READY, 400_000, dark)   # some train first
                     page.evaluate("void jupyterapp.commands.execute('application:toggle-left-area')")
                     page.wait_for_timeout(8000)   # what follows between events: answers, indices
                     save(page, name, width, dark)

@@ -249,7 +249,7 @@ def sliders_page(panel: "FactorsPanel") -> str:
     what, whose = caption(s, s.look())
     views = [Pictures(shown, what)]
     if grid.probabilities is not None:
-        views.append(Texts([f"{whose} {answer_line(s, p)}" for p in grid.probabilities]))
+        views.append(Texts([f"{whose}<br>{answer_line(s, p)}" for p in grid.probabilities]))
         views.append(Moving(go.Figure(panel.bars), {0: {"y": grid.probabilities.numpy()}}))
     first, kind = html.escape(s.names[0]), "picture" if painted else "answer"
     clear = "a clean picture" if painted else "a clear answer"

@@ -131,7 +131,7 @@ def mix_page(panel: "MixPanel", inputs: int = 10) -> str:
     marks = dict(rows=["A", "B"], columns=["input", "rebuilt", *s.layers])
     lead = (f"What layers of {html.escape(s.host.name)} see of one picture, with what they ignore of another. "
             f"Computed before: all pairs of {len(which)} pictures.")
-    views = [[Pictures(np.stack(frames), caption, 560, **marks), Texts(lines)]]
+    views = [Pictures(np.stack(frames), caption, 560, **marks), Texts(lines)]
     return saved_page(f"Mixes at layers of {s.host.name}", lead, controls, views, f"<p>{MEANT}</p>{promise(s.inv)}")
 
 

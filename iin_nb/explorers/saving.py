@@ -78,7 +78,8 @@ h1 {font-size: 1.35em; margin: 0} p {max-width: 76ch; margin: .3em 0 1em} .soft,
 .control {display: grid; grid-template-columns: 9em minmax(140px, 420px) 11em; gap: 10px; align-items: center; margin: .25em 0}
 .control output {font-variant-numeric: tabular-nums; color: var(--soft)} input[type=range] {flex: 1}
 .between, .end {display: flex; gap: 6px; align-items: center} .end {color: var(--soft)} select {font: inherit; width: 100%}
-figure {margin: 0} figure:has(> .sprite, > .grid) {width: min-content; min-width: 9em} .row > div > * + * {margin-top: 6px}
+figure {margin: 0} figure:has(> .sprite, > .grid) {width: min-content; min-width: 9em} .row > div:not(.row) > * + * {margin-top: 6px}
+.row > div > [aria-live]:not(:only-child, :has(table)) {width: 0; min-width: 100%}   /* a line that changes moves nothing */
 .row {margin-top: 12px} .row .row {flex: 1 1 240px; margin: 0} footer {margin-top: 12px}
 .grid {display: grid; grid-template-columns: auto auto; gap: 2px 8px; font-size: 13px; line-height: 1.3; color: var(--soft)}
 .heads, .sides {display: flex; text-align: center; white-space: nowrap} .sides {flex-direction: column} .heads {grid-column: 2}
