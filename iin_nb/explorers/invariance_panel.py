@@ -305,7 +305,7 @@ class InvariancePanel(InvarianceParts):
 # %% ../../nbs/53_explorer_invariances.ipynb #38ea987b
 def taken_table(rows: dict[str, tuple[Taken, ...]], of: Sequence[str]) -> str:
     "What layers say of pictures, as html: for each layer a row of each of what it is `of`."
-    lines = [("", "cosine", "unrelated", "share", "same prediction", "unrelated")]
+    lines = [("", "cosine", "cosine, unrelated", "share", "same prediction", "same, unrelated")]
     for name, parts in rows.items():
         for what, t in zip(of, parts, strict=True):
             numbers = [f"{float(t.cosine.mean()):.2f}", f"{t.random:.2f}", f"<b>{t.share:.2f}</b>"]
