@@ -1,6 +1,7 @@
 """What the experiments on a GAN's faces share: z with the judge's readings, readers that learn from few to read many, an autoencoder."""
 import functools
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import experiment
 import pandas as pd
@@ -11,10 +12,12 @@ from torch import Tensor, nn
 import iin_nb as iin
 from iin_nb import fit
 from iin_nb.core import generator
+from iin_nb.explanation import Explanation
 from iin_nb.flow import mlp
 
 NAMES = ("smile", "male", "age")
 N_LEARN, N_NEW = (400, 400) if experiment.SMALL else (20_000, 2000)   # z to take labels from; z that are judged, never learned from
+MOST = 4.0   # times the way to the source's block, the longest step
 
 
 @functools.cache
@@ -105,19 +108,32 @@ def _picture_reader(z: Tensor, values: Tensor) -> nn.Module:
     return net
 
 
+def picture_reader(z: Tensor, values: Tensor) -> nn.Module:
+    "Reader 1, trained on z and values once for a number of labels; the last eighth was only stopped by."
+    made = experiment.once(f"face-gan-reader-{len(z)}", lambda: _picture_reader(z, values).state_dict())
+    net = _picture_net(8 if experiment.SMALL else 32)
+    net.load_state_dict(made)
+    return net.eval()
+
+
+@torch.no_grad()
+def seen(net: nn.Module, z: Tensor) -> Tensor:
+    "What a reader of pictures says of those of z (N, 100), standardised (N, 3): the mean over the picture and its mirror image."
+    return torch.cat([net(x) + net(x.flip(3)) for x in (_face(host().decode(part)) for part in z.split(200))]) / 2
+
+
 def asked(z: Tensor, values: Tensor, n: int) -> tuple[Tensor, Tensor]:
     "`n` fresh z (n, 100), and what a reader of pictures, trained on z and values, says of theirs (n, 3); made once for a number of labels."
     def make() -> dict[str, Tensor]:
-        net, fresh = _picture_reader(z, values), torch.randn(n, 100, generator=generator(99))
-        with torch.no_grad(): said = [net(x) + net(x.flip(3)) for x in (_face(host().decode(part)) for part in fresh.split(200))]
-        return {"z": fresh, "said": torch.cat(said) / 2}
+        fresh = torch.randn(n, 100, generator=generator(99))
+        return {"z": fresh, "said": seen(picture_reader(z, values), fresh)}
 
     made = experiment.once(f"face-gan-asked-{len(z)}", make)
     return made["z"], made["said"]
 
 
-def z_reader(z: Tensor, values: Tensor, seed: int) -> nn.Module:
-    "z (B, 100) to readings (B, 3), trained on z and values; a thirtieth put aside to stop by."
+def _z_reader(z: Tensor, values: Tensor, seed: int) -> nn.Module:
+    "Trained on z (N, 100) and values (N, 3), a thirtieth put aside to stop by."
     cut, g = len(z) - len(z) // 30, generator(seed)
     torch.manual_seed(seed)
     net = mlp(100, 3, 640, 2)
@@ -130,3 +146,109 @@ def z_reader(z: Tensor, values: Tensor, seed: int) -> nn.Module:
     recipe = fit.Recipe(n_steps=n_steps, lr=2e-3, weight_decay=0.1, eval_every=n_steps // 10, seed=seed)
     fit.train(net, step, lambda: float(F.mse_loss(net(z[cut:]), values[cut:])), recipe, "of a variance", "reader of z")
     return net
+
+
+def z_reader(z: Tensor, values: Tensor, seed: int) -> nn.Module:
+    "z (B, 100) to readings (B, 3), as a reader of pictures gives them; made once for a number of z."
+    net = mlp(100, 3, 640, 2)
+    net.load_state_dict(experiment.once(f"face-gan-z-reader-{len(z)}-{seed}", lambda: _z_reader(z, values, seed).state_dict()))
+    return net.eval()
+
+
+def sides(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    "Rows of either side of reading k of values (N, 3), as the judge gives them: below and above even odds, or the middle age."
+    high = values[:, k] > (0 if k < 2 else float(values[:, k].median()))
+    return (~high).nonzero()[:, 0], high.nonzero()[:, 0]
+
+
+def gaps(values: Tensor) -> Tensor:
+    "Of each reading, mean of the upper side less that of the lower, (3,)."
+    return torch.stack([values[b, k].mean() - values[a, k].mean() for k in range(3) for a, b in [sides(values, k)]])
+
+
+def moved(expl: Explanation, target: Tensor, source: Tensor, k: int, step: Tensor) -> Tensor:
+    "z of `target` (M, 100), its three blocks moved by step (3,) times the way from its block k to the source's; one-hot: a plain swap."
+    f, other = expl.from_z(target), expl.from_z(source)
+    way = other[NAMES[k]] - f[NAMES[k]]
+    return expl.to_z(f.replace(**{name: f[name] + s * way for name, s in zip(NAMES, step, strict=True)}))
+
+
+@dataclass
+class StandIn:
+    """What the judge would say on average, in its own units: reader 1, made unbiased by the labels that it never learned from.
+
+    Their residuals are what it misses; `guess` (z to standardised readings) tells how much of such a rest an edit leaves."""
+    net: nn.Module       # reader 1
+    guess: Callable      # readers of z, in the units of the net
+    line: Tensor         # (4, 3), least squares from (1, readings of the net) to the judge's
+    missed: Tensor       # (n, 3), the judge's less the line's, on those labels
+    gap: Tensor          # (3,), of all labels
+
+    @classmethod
+    def of(cls, z: Tensor, labels: Tensor, guess: Callable) -> "StandIn":
+        "From z (N, 100) and the judge's labels (N, 3): the line by the last eighth, put aside by `_picture_reader`."
+        cut = len(z) - len(z) // 8
+        net = picture_reader(z, (labels - labels.mean(0)) / labels.std(0))
+        said = F.pad(seen(net, z[cut:]), (1, 0), value=1.0)
+        line = torch.linalg.lstsq(said, labels[cut:]).solution
+        return cls(net, guess, line, labels[cut:] - said @ line, gaps(labels))
+
+    def lined(self, said: Tensor) -> Tensor: return F.pad(said, (1, 0), value=1.0) @ self.line
+
+    def __call__(self, z: Tensor) -> Tensor: return self.lined(seen(self.net, z))
+
+    def casts(self, m: int, n: int, seed: int) -> list["Cast"]:
+        "For each reading m targets and m sources of n fresh z: its two sides, once a residual drawn by chance is added to what is seen."
+        g = generator(seed)
+        z = torch.randn(n, 100, generator=g)
+        said, missed = self(z), self.missed[torch.randint(len(self.missed), (n,), generator=g)]
+        picked = [[rows[torch.randint(len(rows), (m,), generator=g)] for rows in sides(said + missed, k)] for k in range(3)]
+        return [Cast(z[a], z[b], said[a], missed[a]) for a, b in picked]
+
+
+@dataclass
+class Cast:
+    "Whom a swap is tried on without the judge."
+    target: Tensor   # z (M, 100)
+    source: Tensor   # z (M, 100)
+    before: Tensor   # what the stand-in says of the targets, (M, 3)
+    missed: Tensor   # what it missed, drawn, (M, 3)
+
+
+def response(stand: StandIn, expl: Explanation, cast: Cast, k: int, step: Tensor) -> Tensor:
+    """Shares of their gaps, (3,), by which a step in place of a swap of reading k moves the three, as the stand-in sees it.
+
+    What it misses comes back to its mean as far as that does which it sees and the readers of z miss: a slope of after on before."""
+    end = moved(expl, cast.target, cast.source, k, step)
+    after = stand(end)
+    rest = [said - stand.lined(stand.guess(z)) for said, z in ((cast.before, cast.target), (after, end))]
+    u, v = (r - r.mean(0) for r in rest)
+    stays = (u * v).mean(0) / u.square().mean(0)
+    return ((after - cast.before).mean(0) + (stays - 1) * cast.missed.mean(0)) / stand.gap
+
+
+def slopes(stand: StandIn, expl: Explanation, cast: Cast) -> Tensor:
+    "Shares of the gaps (rows) for a move by 1 in each block (columns), (3, 3): least squares over moves drawn by chance."
+    f, move = expl.from_z(cast.target), torch.randn(len(cast.target), 3, generator=generator(1))
+    end = expl.to_z(f.replace(**{name: f[name] + move[:, i:i + 1] for i, name in enumerate(NAMES)}))
+    return torch.linalg.lstsq(move, (stand(end) - cast.before) / stand.gap).solution.T
+
+
+def calibrated(stand: StandIn, expl: Explanation, cast: Cast, k: int, slope: Tensor, alone: bool = False,
+               rounds: int = 3) -> tuple[Tensor, Tensor]:
+    """The step (3,) that moves reading k by its gap and the two others not at all, as the stand-in sees it, and what it moves, (3,).
+
+    Broyden's method from `slopes`; `alone`: block k only, for reading k only. No entry above `MOST`."""
+    free, aim = [k] if alone else [0, 1, 2], torch.eye(3)[k]
+    way = (expl.from_z(cast.source)[NAMES[k]] - expl.from_z(cast.target)[NAMES[k]]).mean()
+    J, step = (way * slope)[free][:, free], aim
+    tried = [(step, response(stand, expl, cast, k, step))]
+    for _ in range(rounds):
+        off, old, step = (aim - tried[-1][1])[free], step, step.clone()
+        step[free] = (step[free] + torch.linalg.solve(J, off)).clamp(-MOST, MOST)
+        change = (step - old)[free]
+        if change.abs().max() < 1e-3: break
+        tried.append((step, response(stand, expl, cast, k, step)))
+        left = (aim - tried[-1][1])[free]
+        J = J + torch.outer(off - left - J @ change, change) / change.square().sum()
+    return min(tried, key=lambda t: float((aim - t[1])[free].abs().max()))
