@@ -173,82 +173,89 @@ def moved(expl: Explanation, target: Tensor, source: Tensor, k: int, step: Tenso
     return expl.to_z(f.replace(**{name: f[name] + s * way for name, s in zip(NAMES, step, strict=True)}))
 
 
+def _line(said: Tensor, values: Tensor, by: Tensor) -> Tensor:
+    "(4, 3) from (1, said) to values, such that what is left over is uncorrelated with `by` (N, 3): instrumental variables."
+    one, by = (F.pad(t, (1, 0), value=1.0) for t in (said, by))
+    return torch.linalg.solve(by.T @ one, by.T @ values)
+
+
 @dataclass
 class StandIn:
-    """What the judge would say on average, in its own units: reader 1, made unbiased by the labels that it never learned from.
+    """What the judge would say of a moved face, as far as its labels and the readers tell: all in the judge's units, (N, 3).
 
-    Their residuals are what it misses; `guess` (z to standardised readings) tells how much of such a rest an edit leaves."""
-    net: nn.Module       # reader 1
-    guess: Callable      # readers of z, in the units of the net
-    line: Tensor         # (4, 3), least squares from (1, readings of the net) to the judge's
-    missed: Tensor       # (n, 3), the judge's less the line's, on those labels
-    gap: Tensor          # (3,), of all labels
+    What the readers of z see is put on a line to the labels; what they miss of a face stays as far as that part of it does which reader 1
+    sees. Reader 1 is asked about the last eighth of the labelled pictures only, by which it was stopped and from which it never learned."""
+    z: Tensor          # (N, 100)
+    labels: Tensor     # (N, 3), the judge's
+    net: nn.Module     # reader 1
+    guess: Callable    # readers of z
+    lines: tuple[Tensor, Tensor]   # of the readers of z and of reader 1, (4, 3) each
 
     @classmethod
     def of(cls, z: Tensor, labels: Tensor, guess: Callable) -> "StandIn":
-        "From z (N, 100) and the judge's labels (N, 3): the line by the last eighth, put aside by `_picture_reader`."
-        cut = len(z) - len(z) // 8
-        net = picture_reader(z, (labels - labels.mean(0)) / labels.std(0))
-        said = F.pad(seen(net, z[cut:]), (1, 0), value=1.0)
-        line = torch.linalg.lstsq(said, labels[cut:]).solution
-        return cls(net, guess, line, labels[cut:] - said @ line, gaps(labels))
+        net, by = picture_reader(z, (labels - labels.mean(0)) / labels.std(0)), guess(z)
+        return cls(z, labels, net, guess, (_line(by, labels, by), _line(seen(net, z), labels, by)))
 
-    def lined(self, said: Tensor) -> Tensor: return F.pad(said, (1, 0), value=1.0) @ self.line
+    def by_z(self, z: Tensor) -> Tensor: return F.pad(self.guess(z), (1, 0), value=1.0) @ self.lines[0]
 
-    def __call__(self, z: Tensor) -> Tensor: return self.lined(seen(self.net, z))
+    def missed(self, z: Tensor) -> Tensor:
+        "What reader 1 sees and the readers of z do not."
+        return F.pad(seen(self.net, z), (1, 0), value=1.0) @ self.lines[1] - self.by_z(z)
 
-    def casts(self, m: int, n: int, seed: int) -> list["Cast"]:
-        "For each reading m targets and m sources of n fresh z: its two sides, once a residual drawn by chance is added to what is seen."
-        g = generator(seed)
-        z = torch.randn(n, 100, generator=g)
-        said, missed = self(z), self.missed[torch.randint(len(self.missed), (n,), generator=g)]
-        picked = [[rows[torch.randint(len(rows), (m,), generator=g)] for rows in sides(said + missed, k)] for k in range(3)]
-        return [Cast(z[a], z[b], said[a], missed[a]) for a, b in picked]
+    def cast(self, k: int, n: int, seed: int) -> "Cast":
+        "Labelled targets and sources of reading k, drawn by chance, and fewer targets whose pictures reader 1 is asked about."
+        g, (a, b) = generator(seed), sides(self.labels, k)
+        shown = a[a >= len(self.z) - len(self.z) // 8]
+        shown = shown[torch.randperm(len(shown), generator=g)[:n // 3]]
+        target, source, other = (rows[torch.randint(len(rows), (m,), generator=g)] for rows, m in ((a, n), (b, n), (b, len(shown))))
+        return Cast(k, target, source, shown, other, self.missed(self.z[shown]))
 
 
 @dataclass
 class Cast:
-    "Whom a swap is tried on without the judge."
-    target: Tensor   # z (M, 100)
-    source: Tensor   # z (M, 100)
-    before: Tensor   # what the stand-in says of the targets, (M, 3)
-    missed: Tensor   # what it missed, drawn, (M, 3)
+    "Labelled faces that a swap of reading k is tried on without the judge: rows of a `StandIn`."
+    k: int
+    target: Tensor   # (M,)
+    source: Tensor   # (M,)
+    shown: Tensor    # targets that reader 1 is asked about, (S,)
+    other: Tensor    # their sources, (S,)
+    missed: Tensor   # what the readers of z miss of `shown`, (S, 3)
 
 
-def response(stand: StandIn, expl: Explanation, cast: Cast, k: int, step: Tensor) -> Tensor:
-    """Shares of their gaps, (3,), by which a step in place of a swap of reading k moves the three, as the stand-in sees it.
-
-    What it misses comes back to its mean as far as that does which it sees and the readers of z miss: a slope of after on before."""
-    end = moved(expl, cast.target, cast.source, k, step)
-    after = stand(end)
-    rest = [said - stand.lined(stand.guess(z)) for said, z in ((cast.before, cast.target), (after, end))]
-    u, v = (r - r.mean(0) for r in rest)
+def response(stand: StandIn, expl: Explanation, cast: Cast, step: Tensor) -> Tensor:
+    "Shares of their gaps, (3,), by which a step in place of a swap moves the three readings, as the stand-in sees it."
+    z, said = stand.z, stand.labels
+    after = stand.missed(moved(expl, z[cast.shown], z[cast.other], cast.k, step))
+    u, v = (r - r.mean(0) for r in (cast.missed, after))
     stays = (u * v).mean(0) / u.square().mean(0)
-    return ((after - cast.before).mean(0) + (stays - 1) * cast.missed.mean(0)) / stand.gap
+    rest = after.mean(0) + stays * (said[cast.target] - stand.by_z(z[cast.target]) - cast.missed.mean(0)).mean(0)
+    end = stand.by_z(moved(expl, z[cast.target], z[cast.source], cast.k, step)).mean(0) + rest
+    gap = gaps(said)
+    gap[cast.k] = (said[cast.source] - said[cast.target])[:, cast.k].mean()
+    return (end - said[cast.target].mean(0)) / gap
 
 
-def slopes(stand: StandIn, expl: Explanation, cast: Cast) -> Tensor:
-    "Shares of the gaps (rows) for a move by 1 in each block (columns), (3, 3): least squares over moves drawn by chance."
-    f, move = expl.from_z(cast.target), torch.randn(len(cast.target), 3, generator=generator(1))
+def slopes(stand: StandIn, expl: Explanation) -> Tensor:
+    "Shares of the gaps (rows) for a move by 1 in each block (columns), (3, 3): over moves of the labelled z, without pictures."
+    f, move = expl.from_z(stand.z), torch.randn(len(stand.z), 3, generator=generator(1))
     end = expl.to_z(f.replace(**{name: f[name] + move[:, i:i + 1] for i, name in enumerate(NAMES)}))
-    return torch.linalg.lstsq(move, (stand(end) - cast.before) / stand.gap).solution.T
+    return torch.linalg.lstsq(move, (stand.by_z(end) - stand.by_z(stand.z)) / gaps(stand.labels)).solution.T
 
 
-def calibrated(stand: StandIn, expl: Explanation, cast: Cast, k: int, slope: Tensor, alone: bool = False,
-               rounds: int = 3) -> tuple[Tensor, Tensor]:
+def calibrated(stand: StandIn, expl: Explanation, cast: Cast, slope: Tensor, alone: bool = False, rounds: int = 3) -> tuple[Tensor, Tensor]:
     """The step (3,) that moves reading k by its gap and the two others not at all, as the stand-in sees it, and what it moves, (3,).
 
     Broyden's method from `slopes`; `alone`: block k only, for reading k only. No entry above `MOST`."""
+    k, (a, b) = cast.k, (expl.from_z(stand.z[rows]) for rows in (cast.target, cast.source))
     free, aim = [k] if alone else [0, 1, 2], torch.eye(3)[k]
-    way = (expl.from_z(cast.source)[NAMES[k]] - expl.from_z(cast.target)[NAMES[k]]).mean()
-    J, step = (way * slope)[free][:, free], aim
-    tried = [(step, response(stand, expl, cast, k, step))]
+    J, step = ((b[NAMES[k]] - a[NAMES[k]]).mean() * slope)[free][:, free], aim
+    tried = [(step, response(stand, expl, cast, step))]
     for _ in range(rounds):
         off, old, step = (aim - tried[-1][1])[free], step, step.clone()
         step[free] = (step[free] + torch.linalg.solve(J, off)).clamp(-MOST, MOST)
         change = (step - old)[free]
         if change.abs().max() < 1e-3: break
-        tried.append((step, response(stand, expl, cast, k, step)))
+        tried.append((step, response(stand, expl, cast, step)))
         left = (aim - tried[-1][1])[free]
         J = J + torch.outer(off - left - J @ change, change) / change.square().sum()
     return min(tried, key=lambda t: float((aim - t[1])[free].abs().max()))
