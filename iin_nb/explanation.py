@@ -243,12 +243,12 @@ def baseline(expl: "Explanation", latents: Latents, seed: int = 0) -> Flow:
 # %% ../nbs/14_explanation.ipynb #a1033e04
 def _warn_overfit(history: History) -> None:
     "Say so where T was best on pictures put aside before a quarter of its training was over: the rest only learned the others by heart."
-    if history.stopped != "finished" or len(history.rows) < 4 or history.best_step > history.rows[-1]["step"] / 4: return
+    if not history.by_heart: return
     last = history.rows[-1]
     found = f"T was best on pictures put aside at step {history.best_step} of {last['step']}"
     nats = f"{history.best:.1f} {history.unit}; {last['held_out']:.1f} at the end"
-    warn_once(f"explanation.explain: {found} ({nats}) and is kept from there. Collect more pictures, or train shorter and look more often: "
-              f"recipe=replace(objective.RECIPE, n_steps={history.best_step}, eval_every=5).")
+    warn_once(f"explanation.explain: {found} ({nats}) and is kept from there: there is little that T could learn beyond a linear map. "
+              "Collect more pictures, or tap a narrower layer; explain(…, recipe=None) is the linear map alone.")
 
 
 def _warn_apart(history: History, dim: int) -> None:

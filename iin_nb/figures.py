@@ -589,9 +589,18 @@ def training_curve(
     at = frame.iloc[(frame["step"] - kept).abs().argmin()]
     lines = [go.Scatter(x=frame["step"], y=frame[c], name=label, mode="lines", line=dict(width=w)) for c, label, w in
              (("held_out", "validation", 2.2), ("train", "training", 1.4))]
-    best = go.Scatter(x=[at["step"]], y=[at["held_out"]], mode="markers+text", text=[f"kept: {number(at['held_out'])}"], showlegend=False,
-                      textposition="top center", marker=dict(symbol="circle-open", size=12, color=HERE, line_width=2))
+    best = go.Scatter(x=[at["step"]], y=[at["held_out"]], mode="markers", showlegend=False, hoverinfo="skip",
+                      marker=dict(symbol="circle-open", size=12, color=HERE, line_width=2))
     fig = _figure([*lines, best], title, below, width, 340, 26, hovermode="x unified")
+    side = "left" if kept < 0.2 * frame["step"].max() else "right"   # of the label, away from the axis
+    fig.add_annotation(text=f"kept: {number(at['held_out'])}", x=at["step"], y=at["held_out"], ax=24 if side == "left" else -24, ay=-30,
+                       xanchor=side, bgcolor="rgba(255, 255, 255, 0.7)", arrowcolor=HERE, arrowsize=0.7)
+    losses = frame[["train", "held_out"]]
+    low, seen = losses.min().min(), max(frame["train"].max(), at["held_out"])
+    if (high := losses.max().max()) > seen + 2 * (seen - low):   # learned by heart: the rise would flatten all else
+        fig.update_yaxes(range=[low - 0.05 * (seen - low), seen + 1.5 * (seen - low)])
+        fig.add_annotation(text=f"validation goes on to {number(high)}", x=1, xref="x domain", xanchor="right", y=1, yref="y domain",
+                           yanchor="top", showarrow=False)
     for label, value in (baselines or {}).items():
         fig.add_hline(value, line=dict(color=GRAY, dash="dash", width=1.5))
         fig.add_annotation(text=f"{label}: {number(value)}", x=1, xref="x domain", xanchor="right", y=value, yanchor="bottom")

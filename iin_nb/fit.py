@@ -22,7 +22,7 @@ _LIMITS: dict[str, tuple[str, Callable]] = {   # field: what it must be, and the
     "n_steps": ("at least 1", lambda v: v >= 1), "eval_every": ("at least 1", lambda v: v >= 1),
     "lr": ("a number above 0", lambda v: 0 < v < math.inf), "clip": ("a number above 0", lambda v: v > 0),
     "weight_decay": ("0 or more", lambda v: v >= 0), "patience": ("0 or more", lambda v: v >= 0),
-    "max_seconds": ("0 or more", lambda v: v >= 0),
+    "max_seconds": ("0 or more", lambda v: v >= 0), "first_eval": ("0 or more", lambda v: v >= 0),
     "schedule": ("'onecycle' or 'constant'", lambda v: v in ("onecycle", "constant")),
 }
 
@@ -35,6 +35,7 @@ class Recipe:
     weight_decay: float = 1e-4    # AdamW's
     clip: float = 10.0            # largest gradient norm
     eval_every: int = 100         # steps between held-out evaluations
+    first_eval: int = 0           # step of an earlier first one, the next at twice as many, until eval_every; 0: none
     patience: int = 0             # evaluations without a better held-out loss before stopping; 0: never
     max_seconds: float = 0.0      # wall-clock limit; 0: none. The schedule follows whichever limit is nearer
     betas: tuple[float, float] = (0.9, 0.99)
@@ -92,6 +93,11 @@ class History:
         "The lowest held-out loss; NaN before the first evaluation."
         return min((r["held_out"] for r in self.rows), default=float("nan"))
 
+    @property
+    def by_heart(self) -> bool:
+        "Whether it was best on held-out data before a quarter of the run was over: the rest only learned its own data by heart."
+        return self.stopped in ("finished", "early") and len(self.rows) >= 4 and self.best_step <= self.rows[-1]["step"] / 4
+
 # %% ../nbs/01_fit.ipynb #9e0af8c8
 class TrainingStopped(IINError, RuntimeError):
     "The loss stopped being a number; the module holds its last good state, `history` what had been done."
@@ -140,6 +146,13 @@ class _Best:
         if self.step or not whole: self.module.load_state_dict(self.state)
 
 # %% ../nbs/01_fit.ipynb #b5c538f7
+def _due(step: int, recipe: Recipe) -> bool:
+    "Whether held-out data is looked at after this step."
+    if step >= recipe.eval_every or not recipe.first_eval: return step % recipe.eval_every == 0
+    times, rest = divmod(step, recipe.first_eval)
+    return rest == 0 and times.bit_count() == 1
+
+
 def _end(step: int, progress: float, misses: int, recipe: Recipe) -> str:
     "How the run ends at this step: 'finished', 'time' or 'early'; '' while it goes on."
     if step == recipe.n_steps: return "finished"
@@ -178,7 +191,7 @@ class _Run:
             losses.append(_step(params, opt, self.train_loss(step), recipe, step, self.where))
             self.done = step
             bar.update()
-            if step % recipe.eval_every == 0 or progress == 1:
+            if _due(step, recipe) or progress == 1:
                 bar.set_postfix_str(self.evaluate(sum(losses) / len(losses), opt.param_groups[0]["lr"]))
                 losses.clear()
             if end := _end(step, progress, self.best.misses, recipe): break

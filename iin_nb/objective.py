@@ -102,8 +102,8 @@ def pair_loss(flow: Flow, latents: Latents, pairs: Pairs, layout: Layout, n: int
     return nll + weight * mean_contrast(z, pairs, a, b, layout, rho) if weight else nll
 
 
-RECIPE = Recipe(n_steps=750, lr=6e-3, weight_decay=1e-2, eval_every=75)    # of T
-BATCH = 512                                                                 # pairs a step
+RECIPE = Recipe(n_steps=750, lr=6e-3, weight_decay=1e-2, eval_every=75, first_eval=5, patience=8)   # of T
+BATCH = 512   # pairs a step
 
 # %% ../nbs/13_objective.ipynb #2652737c
 def mean_pair_nll(flow: Flow, latents: Latents, pairs: Pairs, layout: Layout, n: int = 4000, seed: int = 0, rho: float = RHO) -> float:

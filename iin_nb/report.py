@@ -484,13 +484,14 @@ def _limits(expl: Explanation, found: dict) -> list[str]:
         if share(own, c) < 0.5: said.append(f"The {c} block says little about the {c} ({_probed(own)}{more}).")
         if share(leak, c) > 0.15: said.append(f"The {c} is also read from another block ({_probed(leak)}): the others are not free of it.")
         if not found.get("linear"): continue
-        if own <= found["linear"][c][c] + 0.01 and leak >= _leak(found, c, "linear") - 0.01:
+        if own < (line := found["linear"][c][c]) - 0.01:
+            said.append(f"A linear map's {c} block says more of the {c} than T's ({_probed(line)}): explain(…, recipe=None) makes it.")
+        elif own <= line + 0.01 and leak >= _leak(found, c, "linear") - 0.01:
             said.append(f"For the {c} a linear map does as well: T earns little there.")
     if moved.get("residual", {}).get("flip_rate", 0) >= 0.05:
         share = f"{moved['residual']['flip_rate']:.0%}"
         said.append(f"The residual changes {share} of the answers: something that the answer uses has no name.")
-    h = expl.history
-    if len(h.rows) >= 4 and h.stopped == "finished" and h.best_step <= h.rows[-1]["step"] / 4:
+    if (h := expl.history).by_heart:
         said.append(f"T was best at step {h.best_step} of {h.rows[-1]['step']} and is kept from there: it had few pictures to learn from.")
     if not expl.certificate.holds: said.append("The certificate fails: what T shows need not be what the host does.")
     if moved: said.append("Blocks are drawn one by one: combinations may be asked about that never occur together.")
@@ -683,6 +684,7 @@ def page_of(
     lead = (f"The model <b>{html.escape(name)}</b> was asked about {len(held):,} held-out inputs of “{html.escape(images.name)}”. An "
             f"invertible network T translates its hidden vector z into factors: {html.escape(named)}. Because T has an exact inverse, "
             "every factor can be changed alone and looked at through the network itself.")
+    if expl.history.by_heart: lead += " <b>T had too few pictures to learn much from</b>: read what follows with the limits at its end."
     top = f"<h1>{headline('the model', found)}</h1><p>{lead}</p>{_certificates({'model': (expl, None, None)})}"
     with whole_file(Path(path)) as part: part.write_text(page({"model": section}, top, title=f"iin_nb: {name}"), encoding="utf-8")
     return Path(path)

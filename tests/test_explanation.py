@@ -777,7 +777,8 @@ def test_unknown_shipped_names_are_refused():
         with pytest.raises(DataError): explanation.shipped(name)
 
 
-@pytest.mark.parametrize("stopped, best, warns", [("finished", 20, True), ("finished", 80, False), ("interrupted", 20, False)])
+@pytest.mark.parametrize("stopped, best, warns", [
+    ("finished", 20, True), ("early", 20, True), ("finished", 80, False), ("interrupted", 20, False)])
 def test_overfitting_is_said(stopped, best, warns):
     rows = [{"step": k, "held_out": abs(k - best) / 10} for k in (20, 40, 60, 80, 100)]
     core._warned.clear()

@@ -2,6 +2,7 @@
 import io
 import math
 import pickle
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -44,7 +45,8 @@ def nan(): return torch.tensor(float("nan"), requires_grad=True) * 1
 # ---- recipe, schedule
 
 @pytest.mark.parametrize("wrong", [{"n_steps": 0}, {"eval_every": 0}, {"lr": 0.0}, {"lr": math.nan}, {"lr": math.inf}, {"clip": 0.0},
-                                   {"weight_decay": -1.0}, {"patience": -1}, {"max_seconds": -1.0}, {"schedule": "cosine"}])
+                                   {"weight_decay": -1.0}, {"patience": -1}, {"max_seconds": -1.0}, {"first_eval": -1},
+                                   {"schedule": "cosine"}])
 def test_recipe_refuses(wrong):
     with pytest.raises(DataError, match=f"fit.Recipe: expected {next(iter(wrong))} to be"): Recipe(**wrong)
 
@@ -62,6 +64,21 @@ def test_constant(): assert {learning_rate(p / 10, Recipe(lr=2.0, schedule="cons
 
 
 # ---- the best weights
+
+def test_early_looks_change_nothing_but_what_may_be_kept():
+    "At 5, 10, 20 … until eval_every: a best that passes at once is found, and otherwise the run is the same."
+    early, late = Dial(), Dial()
+    recipe = Recipe(n_steps=200, lr=0.01, eval_every=50, **FLAT)
+    looked = turn(early, lambda w: (w - 0.1) ** 2, replace(recipe, first_eval=5))
+    assert [r["step"] for r in looked.rows] == [5, 10, 20, 40, 50, 100, 150, 200]
+    assert (looked.best_step, looked.by_heart) == (10, True) and early.value() == pytest.approx(0.1, abs=0.02)
+    plain = turn(late, lambda w: (w - 0.1) ** 2, recipe)
+    assert [r["step"] for r in plain.rows] == [50, 100, 150, 200] and plain.best_step == 50
+    assert [r["held_out"] for r in plain.rows] == [r["held_out"] for r in looked.rows[4:]]
+    assert [r["step"] for r in turn(Dial(), lambda w: -w, replace(recipe, first_eval=60)).rows] == [50, 100, 150, 200]
+    assert not turn(Dial(), lambda w: -w, replace(recipe, first_eval=5)).by_heart
+    assert turn(Dial(), lambda w: w, replace(recipe, first_eval=5, patience=3)).stopped == "early"
+
 
 def test_best_weights_come_back():
     dial = Dial()

@@ -256,9 +256,12 @@ def test_the_card_says_what_not_to_conclude(found):
     row = lambda residual, digit, color: {"residual": residual, "digit": digit, "color": color, "z": 0.9}   # noqa: E731
     weak = {**s, "probe": {"digit": row(0.6, 0.3, 0.1), "color": row(0, 0, 0.9)}, "response": {"residual": {"flip_rate": 0.4}},
             "linear": {"digit": row(0.2, 0.9, 0.1), "color": row(0, 0, 0.2)}}
+    even = {**weak, "linear": {"digit": row(0.6, 0.3, 0.1), "color": row(0, 0, 0.2)}}
+    assert "For the digit a linear map does as well" in " ".join(report._limits(expl, even))
     said = " ".join(report._limits(expl, weak))
     for must in ("The digit block says little about the digit", "The digit is also read from another block (0.600)",
-                 "For the digit a linear map does as well", "The residual changes 40% of the answers"): assert must in said, must
+                 "A linear map's digit block says more of the digit than T's (0.900)",
+                 "The residual changes 40% of the answers"): assert must in said, must
     assert "For the color" not in said and "certificate" not in said.lower()
 
 
