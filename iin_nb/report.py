@@ -597,7 +597,7 @@ def page(sections: dict[str, str], lead: str, how: str = "", title: str = "iin_n
     "The self-contained HTML page."
     from plotly.offline import get_plotlyjs
     places = {k: f"The {k}" for k in sections} | ({"how": "How it was made"} if how else {})
-    links = "".join(f'<a href="#{k}">{text}</a>' for k, text in places.items())
+    links = "".join(f'<a href="#{k}">{text}</a>' for k, text in places.items()) if len(places) > 1 else ""
     head = ('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
             f"<title>{html.escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script>")
     return (f'<!doctype html><html lang="en"><head>{head}</head>'
