@@ -72,7 +72,7 @@ def published(kind: str) -> dict:
     "The shipped recipe against the published T and its optimiser: same latents, same dims, 120 s each."
     parts = _latents(kind)
     dims = factors.PUBLISHED_DIMS[kind]
-    ours = replace(objective.RECIPE, n_steps=100_000, max_seconds=120)
+    ours = replace(objective.RECIPE, n_steps=100_000, max_seconds=120, patience=0)
     theirs = fit.Recipe(n_steps=100_000, max_seconds=120, lr=1.125e-4, weight_decay=0, clip=1e9, betas=(0.5, 0.9),
                         schedule="constant", eval_every=200)
     return {"ours": _trained(parts, dims, None, ours),
