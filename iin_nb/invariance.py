@@ -8,7 +8,6 @@ __all__ = ['FORMAT', 'OWN', 'Fidelity', 'fidelity', 'Explained', 'explained', 'r
 
 # %% ../nbs/31_invariance.ipynb #465f1f0f
 import difflib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from .core import DataError, HostError, ShapeError, check_finite, generator, han
 from .data import ImageSet
 from .explanation import Explanation
 from .factors import Factors
-from .folders import check_host, check_sum, describe_host, find_host, read_said, reading, whole_folder
+from .folders import check_host, check_sum, describe_host, find_host, read_said, reading, whole_folder, write_said
 from .hosts import Host, tap
 from .latents import encode as encode_all
 from .translation import Translation, translate
@@ -343,7 +342,7 @@ def _check_kept(inv: Invariances) -> None:
 def save(inv: Invariances, path: str | Path) -> None:
     """Write `inv` as the folder `path`, whole or not at all; invariances that are already there are replaced, anything else is not.
 
-    invariance.json names the layers and notes the sha256 of each part's description, which notes that of its tensors."""
+    invariance.json, sealed, names the layers and notes the sha256 of each part's description, which notes that of its tensors."""
     _check_kept(inv)
     rows, said = [], {"format": FORMAT, "versions": {"iin_nb": version("iin_nb"), "torch": torch.__version__}}
     with whole_folder(path, "invariance", OWN) as new:
@@ -353,7 +352,7 @@ def save(inv: Invariances, path: str | Path) -> None:
         if inv.explanation is not None: inv.explanation.save(new/"explanation")
         named = sha256(new/"explanation"/"explanation.json") if inv.explanation is not None else None
         said |= {"autoencoder": describe_host(inv.autoencoder), "layers": rows, "explanation": named}
-        (new/"invariance.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+        write_said(said, new, "invariance")
 
 # %% ../nbs/31_invariance.ipynb #31save03
 def _said(path: Path) -> dict:
