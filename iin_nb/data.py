@@ -353,7 +353,7 @@ def image_folder(
     """A folder of pictures as an `ImageSet`; the concepts come from sub-folder names or from a table.
 
     The rows are shuffled and split, so labels belong in the table: `images.table["file"]` says which picture a row is.
-    Names are its column `file`, else a csv's first or a DataFrame's index. A csv is read from the working directory, or else from `path`."""
+    Names are its column `file`, else a csv's first or a DataFrame's index. A csv is read from the working directory, else from `path`."""
     import pandas as pd
     from tqdm.auto import tqdm
     root = Path(path)

@@ -78,7 +78,7 @@ class Fidelity:
         "The same of the reconstructions."
         return (self.rebuilt - self.random) / (1 - self.random)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         same = "" if self.same_prediction is None else f"; same prediction {self.same_prediction:.3f} (rebuilt {self.rebuilt_same:.3f})"
         cosines = f"cosine {self.cosine:.3f} (random pairs {self.random:.3f}, rebuilt {self.rebuilt:.3f})"
         return f"{self.n} samples: {cosines}, share {self.share:.2f} (rebuilt {self.rebuilt_share:.2f}){same}"
@@ -107,7 +107,9 @@ def fidelity(host: Host, x: Tensor, samples: Tensor, rebuilt: Tensor) -> Fidelit
 # %% ../nbs/31_invariance.ipynb #00434a8b
 @dataclass(frozen=True)
 class Explained:
-    "Of the variance of a block over inputs and draws, the part that is v's, with an interval over inputs; the rest is z's."
+    """Of the variance of a block over inputs and draws, the part that is v's, with an interval over inputs; the rest is z's.
+
+    "At most 1 − read" is said where 1 − read is below by_v by over 0.1 (`missed`); where it is by less, by_v is quoted as it is."""
     by_v: float
     low: float
     high: float
@@ -123,7 +125,7 @@ class Explained:
         "Whether a regression reads more from z, by 0.1, than this τ does: then v's part is τ's doing, not the layer's."
         return self.read is not None and self.read - self.by_z > 0.1
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         told = f", at most {1 - self.read:.2f} by a regression" if self.missed else ""
         return f"v {self.by_v:.3f} [{self.low:.3f}, {self.high:.3f}]{told}"
 
@@ -315,8 +317,9 @@ def invariances(
     _check(host, autoencoder, data, layers, explanation)
     places = _hosts(host, layers, data)
     z, found, alone = encode_all(autoencoder, data), {}, None
-    for name, place in places.items():
-        made = translate(place, autoencoder, (data, z), copies=1, baseline=baseline and not found, **more)
+    for i, (name, place) in enumerate(places.items(), 1):
+        desc = f"training τ of {name}" + f", {i} of {len(places)}" * (len(places) > 1)
+        made = translate(place, autoencoder, (data, z), copies=1, baseline=baseline and not found, desc=desc, **more)
         alone = alone if found else made.record["nats_unconditional"]
         made.record["nats_unconditional"] = alone
         found[name] = made
