@@ -192,7 +192,7 @@ def from_table(
     name: str = "images",
     redraw: Callable[[ImageSet, int], ImageSet] | None = None,   # optional augmentation that keeps every concept true
 ) -> ImageSet:
-    "People's own arrays and DataFrame as an `ImageSet`, shuffled and split."
+    "People's own arrays and DataFrame as an `ImageSet`, shuffled and split. Row i of the table is image i's; no column `file` is needed."
     x = _as_images(images)
     if not hasattr(table, "columns"): raise _refuse("a pandas DataFrame", type(table).__name__, "Make one: pd.DataFrame(...).")
     if not table.columns.is_unique: raise _refuse("columns with names of their own", f"{list(table.columns)}", "Rename them.")
@@ -308,21 +308,36 @@ def _square(file, size: int, name: str, where: str = "data.image_folder", box: t
 def _open(path: Path, size: int) -> np.ndarray: return _square(path, size, str(path))
 
 # %% ../nbs/02_data.ipynb #c9ae891d
-def _described(table, names: list[str]) -> "pd.DataFrame":
-    "The rows of `table` for files `names`, by its column 'file', else a csv's first column or a DataFrame's index; gaps unlabelled."
+def _read_csv(table: str | Path, root: Path) -> "pd.DataFrame":
+    "The csv `table`; if there is no such file, the one of that name in the folder `root`."
     import pandas as pd
-    where = "data.image_folder"
-    try: frame = pd.read_csv(table) if isinstance(table, (str, Path)) else table
+    where, inside = "data.image_folder", root/table
+    try: return pd.read_csv(inside if inside.exists() and not Path(table).exists() else table)
+    except FileNotFoundError:
+        places = f"at {table}" if Path(table).is_absolute() else f"{table} in {Path.cwd()} or in {root}"
+        raise DataError(where, f"a csv table {places}", "no such file", "Check the path.") from None
     except (OSError, ValueError) as e:
         raise DataError(where, f"a csv table at {table}", f"{type(e).__name__}: {e}", "Check the file.") from e
-    if "file" in frame: frame = frame.set_index("file")
-    elif frame is not table: frame = frame.set_index(frame.columns[0])
+
+
+def _by_file(table, root: Path) -> tuple["pd.DataFrame", str]:
+    "`table` with file names for an index, and where they stood: in the column 'file', else a csv's first or a DataFrame's index."
+    is_csv = isinstance(table, (str, Path))
+    frame = _read_csv(table, root) if is_csv else table
+    if "file" in frame: return frame.set_index("file"), "the column 'file'"
+    gone = f"; among {', '.join(map(repr, frame.columns[:8])) or 'its columns'} is no 'file'"
+    return (frame.set_index(frame.columns[0]), f"the first column{gone}") if is_csv else (frame, f"the index{gone}")
+
+
+def _described(table, names: list[str], root: Path) -> "pd.DataFrame":
+    "The rows of `table` for files `names` in the folder `root`; gaps unlabelled."
+    where, (frame, place) = "data.image_folder", _by_file(table, root)
     frame = frame.set_axis(frame.index.astype(str))
+    if not (found := frame.index.isin(names)).any():
+        want, do = f"a table with a column 'file' of names like {names[0]!r}", "Give paths relative to the folder."
+        raise DataError(where, want, f"{list(frame.index[:2])} in {place}", do)
     if not frame.index.is_unique:
         raise DataError(where, "one row per file", f"{frame.index[frame.index.duplicated()][0]!r} twice", "Remove one of them.")
-    if not (found := frame.index.isin(names)).any():
-        do = "Give paths relative to the folder."
-        raise DataError(where, f"a table with file names like {names[0]!r}", f"{list(frame.index[:2])}", do)
     if not found.all():
         warn_once(f"{where}: {(~found).sum()} of {len(frame)} table rows name no picture, {frame.index[~found][0]!r} first.")
     return frame.reindex(names).reset_index(drop=True)
@@ -332,10 +347,13 @@ def image_folder(
     path: str | Path,                  # folder; pictures directly in it, or in one sub-folder per class
     size: int = 64,                    # pictures are cropped to a centre square and resized to size × size
     table: "pd.DataFrame | str | Path | None" = None,   # concepts by file name, or a csv file of them; default: the sub-folder as `class`
-    held_out: float = 0.15,
-    seed: int = 0,
+    held_out: float = 0.15,            # share kept for testing: of the pictures, or of the sources if the table has a column `source`
+    seed: int = 0,                     # of the split
 ) -> ImageSet:
-    "A folder of pictures as an `ImageSet`; the concepts come from sub-folder names or from a table."
+    """A folder of pictures as an `ImageSet`; the concepts come from sub-folder names or from a table.
+
+    The rows are shuffled and split, so labels belong in the table: `images.table["file"]` says which picture a row is.
+    Names are its column `file`, else a csv's first or a DataFrame's index. A csv is read from the working directory, else from `path`."""
     import pandas as pd
     from tqdm.auto import tqdm
     root = Path(path)
@@ -344,7 +362,7 @@ def image_folder(
     if not files:
         raise DataError("data.image_folder", f"pictures ({', '.join(sorted(IMAGE_ENDINGS))}) below {root}", "none", "Check the path.")
     names = [p.relative_to(root).as_posix() for p in files]
-    if table is not None: frame = _described(table, names)
+    if table is not None: frame = _described(table, names, root)
     elif all(p.parent == root for p in files): frame = pd.DataFrame(index=range(len(files)))
     else: frame = pd.DataFrame({"class": [p.parent.name if p.parent != root else None for p in files]})
     bar = tqdm(files, desc="reading pictures", leave=False, disable=len(files) < 500)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .core import HostError, ShapeError, check_batch, warn_once
+from .core import HostError, ShapeError, check_batch, handed_to, warn_once
 
 if TYPE_CHECKING: import pandas as pd
 
@@ -144,6 +144,20 @@ def _kind(output: Tensor, n: int, where: str) -> str:
     raise HostError(where, "an output of logits (B, C), C ≥ 2, or images (B, C, H, W)", got, do)
 
 
+_BYTES = "Bytes to [-1, 1]: x.float() / 127.5 - 1; to [0, 1]: x.float() / 255."
+
+
+def _ran(model: nn.Module, x: Inputs, where: str) -> object:
+    "What `model` puts out for an example; `ShapeError` where x is of whole numbers and the model runs on floats only."
+    try: return main(run(model, x))
+    except RuntimeError as e:
+        whole = [str(t.dtype) for t in _tensors(x) if not t.is_floating_point()]
+        if not whole: raise
+        try: run(model, _each(lambda t: handed_to(model, t.float()), x))
+        except Exception: raise e from None   # not for that
+        raise ShapeError(where, "an example of floats", ", ".join(whole), _BYTES) from e
+
+
 def _answers(model: nn.Module, x: Inputs, where: str) -> Tensor:
     "Output of `model` for inputs x, of a known kind, the same each time, and not the same for all."
     tensors, want, do = _tensors(x), "an example batch of at least two different inputs", "Pass a few different rows of your data."
@@ -152,7 +166,7 @@ def _answers(model: nn.Module, x: Inputs, where: str) -> Tensor:
     n = len(tensors[0])
     if n < 2 or all(bool((t == t[:1]).all()) for t in tensors): raise HostError(where, want, f"{n} equal row(s)", do)
     _belongs(model, x, where)
-    output = main(run(model, x))
+    output = _ran(model, x, where)
     _kind(output, n, where)
     spread = _spread(output)
     if not spread > 1e-6 * output.abs().max():
@@ -256,8 +270,7 @@ def _check_scale(x: Inputs, sizes: tuple[float | None, ...], where: str) -> None
     "`ShapeError` where x is of whole numbers and the example was not; a warning where x is on another scale."
     for t, size in zip(_tensors(x), sizes, strict=False):
         if size is not None and not t.is_floating_point():
-            do = "Bytes to [-1, 1]: x.float() / 127.5 - 1; to [0, 1]: x.float() / 255."
-            raise ShapeError(where, "inputs of floats, as in the host's example", str(t.dtype), do)
+            raise ShapeError(where, "inputs of floats, as in the host's example", str(t.dtype), _BYTES)
         if size and t.numel() and float(t.detach().abs().max()) > FAR * size:
             found = f"inputs up to {float(t.detach().abs().max()):.3g}; in the host's example they end at {size:.3g}"
             warn_once(f"{where}: {found}. Rescale them as in training, 0…255 to [-1, 1] by x / 127.5 - 1.")

@@ -8,7 +8,6 @@ __all__ = ['FORMAT', 'OWN', 'Fidelity', 'fidelity', 'Explained', 'explained', 'r
 
 # %% ../nbs/31_invariance.ipynb #465f1f0f
 import difflib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from .core import DataError, HostError, ShapeError, check_finite, generator, han
 from .data import ImageSet
 from .explanation import Explanation
 from .factors import Factors
-from .folders import check_host, check_sum, describe_host, find_host, read_said, reading, whole_folder
+from .folders import check_host, check_sum, describe_host, find_host, read_said, reading, whole_folder, write_said
 from .hosts import Host, tap
 from .latents import encode as encode_all
 from .translation import Translation, translate
@@ -79,7 +78,7 @@ class Fidelity:
         "The same of the reconstructions."
         return (self.rebuilt - self.random) / (1 - self.random)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         same = "" if self.same_prediction is None else f"; same prediction {self.same_prediction:.3f} (rebuilt {self.rebuilt_same:.3f})"
         cosines = f"cosine {self.cosine:.3f} (random pairs {self.random:.3f}, rebuilt {self.rebuilt:.3f})"
         return f"{self.n} samples: {cosines}, share {self.share:.2f} (rebuilt {self.rebuilt_share:.2f}){same}"
@@ -108,7 +107,9 @@ def fidelity(host: Host, x: Tensor, samples: Tensor, rebuilt: Tensor) -> Fidelit
 # %% ../nbs/31_invariance.ipynb #00434a8b
 @dataclass(frozen=True)
 class Explained:
-    "Of the variance of a block over inputs and draws, the part that is v's, with an interval over inputs; the rest is z's."
+    """Of the variance of a block over inputs and draws, the part that is v's, with an interval over inputs; the rest is z's.
+
+    "At most 1 − read" is said where 1 − read is below by_v by over 0.1 (`missed`); where it is by less, by_v is quoted as it is."""
     by_v: float
     low: float
     high: float
@@ -124,7 +125,7 @@ class Explained:
         "Whether a regression reads more from z, by 0.1, than this τ does: then v's part is τ's doing, not the layer's."
         return self.read is not None and self.read - self.by_z > 0.1
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         told = f", at most {1 - self.read:.2f} by a regression" if self.missed else ""
         return f"v {self.by_v:.3f} [{self.low:.3f}, {self.high:.3f}]{told}"
 
@@ -316,8 +317,9 @@ def invariances(
     _check(host, autoencoder, data, layers, explanation)
     places = _hosts(host, layers, data)
     z, found, alone = encode_all(autoencoder, data), {}, None
-    for name, place in places.items():
-        made = translate(place, autoencoder, (data, z), copies=1, baseline=baseline and not found, **more)
+    for i, (name, place) in enumerate(places.items(), 1):
+        desc = f"training τ of {name}" + f", {i} of {len(places)}" * (len(places) > 1)
+        made = translate(place, autoencoder, (data, z), copies=1, baseline=baseline and not found, desc=desc, **more)
         alone = alone if found else made.record["nats_unconditional"]
         made.record["nats_unconditional"] = alone
         found[name] = made
@@ -343,7 +345,7 @@ def _check_kept(inv: Invariances) -> None:
 def save(inv: Invariances, path: str | Path) -> None:
     """Write `inv` as the folder `path`, whole or not at all; invariances that are already there are replaced, anything else is not.
 
-    invariance.json names the layers and notes the sha256 of each part's description, which notes that of its tensors."""
+    invariance.json, sealed, names the layers and notes the sha256 of each part's description, which notes that of its tensors."""
     _check_kept(inv)
     rows, said = [], {"format": FORMAT, "versions": {"iin_nb": version("iin_nb"), "torch": torch.__version__}}
     with whole_folder(path, "invariance", OWN) as new:
@@ -353,7 +355,7 @@ def save(inv: Invariances, path: str | Path) -> None:
         if inv.explanation is not None: inv.explanation.save(new/"explanation")
         named = sha256(new/"explanation"/"explanation.json") if inv.explanation is not None else None
         said |= {"autoencoder": describe_host(inv.autoencoder), "layers": rows, "explanation": named}
-        (new/"invariance.json").write_text(json.dumps(said, indent=1), encoding="utf-8")
+        write_said(said, new, "invariance")
 
 # %% ../nbs/31_invariance.ipynb #31save03
 def _said(path: Path) -> dict:

@@ -419,6 +419,7 @@ def translate(
     held_out: float = 0.1,                       # share put aside where data has no split of its own
     baseline: bool = True,                       # train the unconditional T as well, for its held-out nats
     seed: int = 0,                               # of everything; takes the place of recipe.seed
+    desc: str = "training τ",                    # name on the progress bar
 ) -> Translation:
     "Train τ: z_src ↦ z_dst from pairs, both hosts frozen: a `Translation`. Ctrl-C ends the training and keeps the best so far."
     source, *parts = aligned(src, dst, data, copies, held_out, seed, "translation.translate")
@@ -427,7 +428,7 @@ def translate(
     if config.dim != (d := learn.z.mean.shape[1]):
         raise ShapeError("translation.translate", f"a FlowConfig of {d} dimensions", str(config.dim), f"FlowConfig({d}).")
     net = ConditionalFlow(config, replace(embedder, shape=source.shape, seed=seed))
-    history = _fitted(net, learn, check, recipe, batch)
+    history = _fitted(net, learn, check, recipe, batch, desc)
     _warn_apart(history, net.flow.config, len(learn))
     nats, go_on = mean_nats(net, held), baseline and history.stopped != "interrupted"
     alone = _alone(config, parts, recipe, batch) if go_on else None

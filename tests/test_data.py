@@ -405,13 +405,42 @@ def test_table_rows_without_a_picture_are_told(album, monkeypatch):
 
 
 @pytest.mark.parametrize(("table", "said"), [
-    (pd.DataFrame({"file": ["x.png"], "grade": [1]}), r"names like 'blue/0.png', got \['x.png'\]"),
-    (pd.DataFrame({"grade": [1, 2]}), "names like"),
+    (pd.DataFrame({"file": ["x.png"], "grade": [1]}), r"names like 'blue/0.png', got \['x.png'\] in the column 'file'"),
+    (pd.DataFrame({"grade": [1, 2]}), r"a column 'file' .* got \['0', '1'\] in the index; among 'grade' is no 'file'\. Give paths"),
+    (pd.DataFrame(index=[1, 2]), "in the index; among its columns is no 'file'"),
     (pd.DataFrame({"file": ["red/1.JPG"] * 2, "grade": [1, 2]}), "one row per file, got 'red/1.JPG' twice"),
-    ("no_such.csv", "a csv table at no_such.csv"),
+    ("no_such.csv", "a csv table no_such.csv in .* or in .*, got no such file"),
+    ("/no_such.csv", "a csv table at /no_such.csv, got no such"),
 ])
 def test_tables_that_do_not_fit(album, table, said):
     with pytest.raises(DataError, match=said): data.image_folder(album, 8, table)
+
+
+def test_a_csv_without_the_column_file(album, tmp_path):
+    pd.DataFrame({"label": ["circle"] * 3, "name": ["red/1.JPG", "blue/0.png", "x"]}).to_csv(tmp_path / "a.csv", index=False)
+    said = r"got \['circle', 'circle'\] in the first column; among 'label', 'name' is no 'file'"
+    with pytest.raises(DataError, match=said): data.image_folder(album, 8, tmp_path / "a.csv")
+
+
+def test_a_csv_is_looked_for_at_its_path_and_in_the_folder(album, tmp_path, monkeypatch):
+    def write(path, grade): pd.DataFrame({"file": ["red/1.JPG"], "grade": [grade]}).to_csv(path, index=False)
+    def read(table): return data.image_folder(album, 8, table).table["grade"].dropna().tolist()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=rf"labels.csv in {tmp_path / 'here'} or in {album}, got no such file") as e: read("labels.csv")
+    assert e.value.__suppress_context__, "one traceback"
+    write(album / "labels.csv", 1)
+    assert read("labels.csv") == [1] and read(Path("labels.csv")) == [1]
+    write("labels.csv", 2)
+    assert read("labels.csv") == [2], "a path means what it means everywhere"
+    assert read(album / "labels.csv") == [1]
+
+
+def test_rows_are_shuffled_and_the_table_says_which_picture_each_is(album):
+    found = data.image_folder(album, 8)
+    files = found.table["file"].tolist()
+    assert files != sorted(files)
+    for x, file in zip(found.images, files, strict=True): assert torch.equal(x, data._as_images(data._open(album / file, 8)[None])[0])
 
 
 def test_empty_csv(album, tmp_path):

@@ -665,6 +665,7 @@ def test_a_shipped_host_is_found_by_name(tmp_path):
 
 def change(folder, edit):
     said = json.loads((folder / "explanation.json").read_text(encoding="utf-8"))
+    said.pop("seal", None)   # or the seal would tell, and nothing else be tested
     said = edit(said) or said
     (folder / "explanation.json").write_text(json.dumps(said), encoding="utf-8")
 

@@ -58,12 +58,66 @@ def test_a_folder_from_before_there_was_a_sum_still_loads(make, tmp_path):
     name, load = make(tmp_path / "a")
     file = tmp_path / "a" / f"{name}.json"
     said = json.loads(file.read_text())
+    assert len(said.pop("seal")) == 64
     assert said.pop("sha256") == hashlib.sha256((tmp_path / "a" / "tensors.safetensors").read_bytes()).hexdigest()
     file.write_text(json.dumps(said))
     load()
     for wrong in (None, 7, "", "0" * 64, ["x"]):
         file.write_text(json.dumps(said | {"sha256": wrong}))
         with pytest.raises(DataError, match=f"{name}.load"): load()
+
+
+@pytest.mark.parametrize("make", [an_explanation, a_translation])
+def test_a_changed_word_or_number_is_found(make, tmp_path):
+    name, load = make(tmp_path / "a")
+    file = tmp_path / "a" / f"{name}.json"
+    raw, before = file.read_text(), repr(load())
+    for old, new in (('"seed": 0', '"seed": 1'), ('"depth": ', '"depth": 1'), ('"unit": "nats', '"unit": "bits'), ('"sha256"', '"sha"')):
+        assert old in raw
+        file.write_text(raw.replace(old, new, 1))
+        with pytest.raises(DataError, match=rf"{name}.load: expected a whole {name} at .*{name}.json is not what .* copy it again"): load()
+    said = json.loads(raw)
+    file.write_text(json.dumps(dict(reversed(said.items()))))
+    assert repr(load()) == before, "the order of keys says nothing"
+    for wrong in (None, 7, "", "0" * 64, ["x"]):
+        file.write_text(json.dumps(said | {"seal": wrong}))
+        with pytest.raises(DataError, match=f"{name}.json is not what was saved"): load()
+    file.write_text(json.dumps({k: v for k, v in said.items() if k != "seal"}))
+    assert repr(load()) == before, "folders from before have none"
+
+
+@pytest.mark.parametrize("make", [an_explanation, a_translation])
+def test_a_flip_anywhere_in_the_description_is_found(make, tmp_path):
+    name, load = make(tmp_path / "a")
+    file, passed = tmp_path / "a" / f"{name}.json", 0
+    said = folders.read_folder(tmp_path / "a", name, 1)[0]
+    for at in range(0, file.stat().st_size, 3):
+        flip(file, at)
+        try: load()
+        except DataError as e: assert f"{name}.load: " in str(e) and "damaged or was altered" in str(e)
+        else:   # in the key `seal` itself, or a 17th digit that is the same number: nothing has changed
+            found, passed = folders.read_folder(tmp_path / "a", name, 1)[0], passed + 1
+            assert {k: found[k] for k in said} == said
+        flip(file, at)
+    assert passed < 8
+
+
+def test_a_changed_fingerprint_blames_nobody(tmp_path):
+    made = explain_toy(recipes(60)[0])
+    model = torch.nn.Linear(2, 2)
+    object.__setattr__(made.host, "model", model)   # a black box has no fingerprint
+    made.save(tmp_path / "a")
+    file = tmp_path / "a" / "explanation.json"
+    at = file.read_bytes().index(made.host.fingerprint().encode())
+    flip(file, at + 5)
+    with pytest.raises(DataError, match="explanation.json is not what was saved.*damaged or was altered"):
+        explanation.load(tmp_path / "a", made.host)
+
+
+def test_whatever_json_can_say_can_be_sealed(tmp_path):
+    said = {"format": 1, "odd": [None, True, -0.0, 1e-300, 0.1 + 0.2, float("inf"), "é\u2028\ud800"], 10: {2: (3,), "b": "x"}, "z": {}}
+    folders.write_folder(said, {}, tmp_path / "a", "shapes")
+    assert folders.read_folder(tmp_path / "a", "shapes", 1)[0] == json.loads(json.dumps(said))
 
 
 @pytest.mark.parametrize("name", ["digits-autoencoder", "digits-classifier"])

@@ -390,6 +390,20 @@ def test_bad_input(net, pictures, bad, match, snapshot):
     before.check()
 
 
+@pytest.mark.parametrize("whole", [torch.uint8, torch.int64])
+def test_an_example_of_bytes_is_named(net, pictures, whole, snapshot):
+    bad, before = (pictures * 100).to(whole), snapshot(net)
+    for call in (lambda: hosts.tap(net, "features", bad), lambda: hosts.layers(net, bad)):
+        with pytest.raises(ShapeError, match=rf"hosts.*expected an example of floats, got {whole}\. Bytes to \[-1, 1\]: x.float"): call()
+    before.check()
+
+
+def test_another_failure_on_whole_numbers_is_left_as_it_is():
+    class Broken(torch.nn.Module):
+        def forward(self, x): raise RuntimeError("broken in its own way")
+    with pytest.raises(RuntimeError, match="broken in its own way"): hosts.tap(torch.nn.Sequential(Broken()), "0", torch.arange(8)[:, None])
+
+
 def test_bytes_for_floats_and_another_scale(pictures, monkeypatch):
     "A black box that takes anything: what the example was decides. Floats may be meant, so they bring a warning."
     monkeypatch.setattr("iin_nb.core._warned", set())

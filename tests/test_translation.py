@@ -379,6 +379,7 @@ def folder(by_numbers, tmp_path):
 
 def change(folder, edit):
     said = json.loads((folder / "translation.json").read_text(encoding="utf-8"))
+    said.pop("seal", None)   # or the seal would tell, and nothing else be tested
     (folder / "translation.json").write_text(json.dumps(edit(said) or said), encoding="utf-8")
 
 
