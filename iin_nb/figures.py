@@ -593,8 +593,8 @@ def training_curve(
                       marker=dict(symbol="circle-open", size=12, color=HERE, line_width=2))
     fig = _figure([*lines, best], title, below, width, 340, 26, hovermode="x unified")
     side = "left" if kept < 0.2 * frame["step"].max() else "right"   # of the label, away from the axis
-    fig.add_annotation(text=f"kept: {number(at['held_out'])}".replace("-", "−"), x=at["step"], y=at["held_out"], ax=24 if side == "left" else -24, ay=-30,
-                       xanchor=side, showarrow=True, arrowhead=0, arrowwidth=1, arrowcolor=GRAY)
+    fig.add_annotation(text=f"kept: {number(at['held_out'])}".replace("-", "−"), x=at["step"], y=at["held_out"], xanchor=side,
+                       ax=24 if side == "left" else -24, ay=-30, showarrow=True, arrowhead=0, arrowwidth=1, arrowcolor=GRAY)
     losses = frame[["train", "held_out"]]
     low, seen = losses.min().min(), max(frame["train"].max(), at["held_out"])
     if (high := losses.max().max()) > seen + 2 * (seen - low):   # learned by heart: the rise would flatten all else
