@@ -715,6 +715,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'iin_nb.explorers.parts.certificate_line': ( 'explorer_parts.html#certificate_line',
                                                                                      'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.chart': ('explorer_parts.html#chart', 'iin_nb/explorers/parts.py'),
+                                        'iin_nb.explorers.parts.check_given': ( 'explorer_parts.html#check_given',
+                                                                                'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.check_pictures': ( 'explorer_parts.html#check_pictures',
                                                                                    'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.class_names': ( 'explorer_parts.html#class_names',

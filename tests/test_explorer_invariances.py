@@ -28,6 +28,14 @@ def panel():
 
 # ---- the state
 
+@pytest.mark.parametrize("name", ["invariances", "mix", "attack"])
+def test_explorers_of_layers_say_what_they_take(name):
+    inv, images, build, where = layers(), image_set(), getattr(explorers, name), f"^explorers.{name}: expected "
+    with pytest.raises(core.DataError, match=f"{where}an ImageSet, got Tensor. Pass images.held_out."): build(inv, images.images)
+    with pytest.raises(core.DataError, match=f"{where}an ImageSet, got NoneType"): build(inv, None)
+    with pytest.raises(core.DataError, match=f"{where}Invariances, got ImageSet. Make them"): build(images, inv)
+
+
 def test_samples_are_those_of_invariances(state):
     seen, known = state.look(), state.inv.sample(state.x, 5, seed=0)
     assert list(seen) == list(LAYERS)

@@ -192,6 +192,14 @@ def test_a_scene_says_what_it_needs():
         with pytest.raises(DataError, match=says): wrong()
 
 
+@pytest.mark.parametrize("name", ["factors", "walk", "response", "analogies", "browse", "samples"])
+def test_explorers_say_what_they_take(name):
+    expl, images = stand_in("logits")
+    build, where = getattr(explorers, name), f"^explorers.{name}: expected "
+    with pytest.raises(DataError, match=f"{where}an ImageSet, got Tensor. Pass images.held_out."): build(expl, images.images)
+    with pytest.raises(DataError, match=f"{where}an Explanation, got ImageSet. Make one"): build(images, expl)
+
+
 def answering(order):
     "A host whose output j means kind order[j] of a, b, c, by its own answers."
     expl, images = stand_in("logits")

@@ -59,6 +59,8 @@ def test_v_is_held_unless_told_otherwise(kind):
 
 
 def test_what_cannot_be_asked_is_refused():
+    with pytest.raises(DataError, match="^explorers.translate: expected a Translation, got ImageSet. Make one"):
+        explorers.translate(image_set(), ready("rows")[0])
     for kind in ("text", "rows", "numbers"):
         with pytest.raises(DataError, match="explorers.translate"): explorers.translate(ready(kind)[0])
     with pytest.raises(DataError, match="row 0 to 59"): P.TranslateState(*ready("rows"), a=60)

@@ -24,7 +24,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, certificate_line, chart, class_names, contact_sheet,
+from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, certificate_line, chart, check_given, class_names, contact_sheet,
                                     legend, live, point_colors, redraw, spots, thumbnails, told)
 from .saving import Control, Moving, Pointed, saved_page
 
@@ -410,4 +410,5 @@ def browse(
     seed: int = 0,                                       # of the pictures drawn
 ) -> BrowsePanel:
     "Maps of z and of all factors: select points on one, see their pictures, concepts and answers, and their places on the others."
+    check_given("explorers.browse", expl, Explanation, data)
     return BrowsePanel(BrowseState.of(expl, data, maps, read, most, seed=seed))

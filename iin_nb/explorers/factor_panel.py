@@ -22,7 +22,7 @@ from ..data import ImageSet
 from ..core import DataError
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, Panel, Scene, answer_line, bars, certificate_line, chart, crisp, frame, inputs, legend,
+from .parts import (MAX_POINTS, Panel, Scene, answer_line, bars, certificate_line, chart, check_given, crisp, frame, inputs, legend,
                                     places, point_colors, redraw, round_trip, sheet, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import BlockLaw, Factors
@@ -354,4 +354,5 @@ def factors(
     index: int = 0,                                      # the input to start with
 ) -> FactorsPanel:
     "Sliders on the factors of one input, with the decoded picture or the class probabilities, and a moving × on every map."
+    check_given("explorers.factors", expl, Explanation, data)
     return FactorsPanel(FactorsState.of(expl, data, maps, read, index=index))

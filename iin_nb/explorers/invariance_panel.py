@@ -21,7 +21,7 @@ from torch import Tensor
 from .. import figures
 from ..core import DataError, generator, unwarned
 from ..data import ImageSet
-from .parts import MAX_POINTS, GoPanel, check_pictures, contact_sheet, crisp, draw_again, frame, menu, sheet, thumbnails
+from .parts import MAX_POINTS, GoPanel, check_given, check_pictures, contact_sheet, crisp, draw_again, frame, menu, sheet, thumbnails
 from .sample_panel import tiled
 from .saving import Control, Pictures, Texts, saved_page
 from .translate_panel import Mapless, file_name
@@ -353,4 +353,5 @@ def invariances(
     seed: int = 0,
 ) -> InvariancePanel:
     "What layers cannot tell from one picture, checked: choose it and the layers, draw v again, the same at all layers or not."
+    check_given("explorers.invariances", inv, Invariances, data, needed=True)
     return InvariancePanel(InvarianceState(inv, data, index, tuple(layers), n, seed))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data import ImageSet
 from .invariance_panel import LayerState, Taken, promise, show_picture, taken_table
-from .parts import NARROW, GoPanel, contact_sheet, frame, menu, sheet, thumbnails
+from .parts import NARROW, GoPanel, check_given, contact_sheet, frame, menu, sheet, thumbnails
 from .sample_panel import tiled
 from .saving import Control, Pictures, Texts, saved_page
 from ..invariance import Invariances
@@ -137,4 +137,5 @@ def mix_page(panel: "MixPanel", inputs: int = 10) -> str:
 
 def mix(inv: Invariances, data: ImageSet, a: int = 0, b: int = 1) -> MixPanel:
     "z of one picture with v of another, and the other way round, at each layer."
+    check_given("explorers.mix", inv, Invariances, data, needed=True)
     return MixPanel(MixState(inv, data, a, b))

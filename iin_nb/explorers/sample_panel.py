@@ -22,7 +22,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (Panel, Scene, bars, certificate_line, chart, contact_sheet, crisp, frame, inputs, sheet,
+from .parts import (Panel, Scene, bars, certificate_line, chart, check_given, contact_sheet, crisp, frame, inputs, sheet,
                                     redraw, spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import Factors
@@ -249,4 +249,5 @@ def samples(
     seed: int = 0,
 ) -> SamplePanel:
     "New pictures, or the answers of a host that answers, with chosen factors held at one input's and the others drawn from their laws."
+    check_given("explorers.samples", expl, Explanation, data)
     return SamplePanel(SampleState.of(expl, data, maps, read, index=index, held=held, law=law, n=n, seed=seed))

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core import DataError, HostError
 from ..data import ImageSet
-from .parts import NARROW, GoPanel, contact_sheet, crisp, draw_again, frame, sheet, thumbnails, told
+from .parts import NARROW, GoPanel, check_given, contact_sheet, crisp, draw_again, frame, sheet, thumbnails, told
 from .saving import Control, Pictures, Texts, saved_page
 from .sample_panel import tiled
 from ..pairs import Concept
@@ -473,4 +473,5 @@ def translate(
     seed: int = 0,
 ) -> TranslatePanel:
     "Samples of a translation: type or choose a condition, draw again, hold v, slide to another condition, change the temperature."
+    check_given("explorers.translate", t, Translation)
     return TranslatePanel(TranslateState(t, data, a, b, read, names, n=n, temperature=temperature, seed=seed))

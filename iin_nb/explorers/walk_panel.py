@@ -22,7 +22,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (LiveFigure, Panel, Scene, certificate_line, chart, inputs, live, redraw,
+from .parts import (LiveFigure, Panel, Scene, certificate_line, chart, check_given, inputs, live, redraw,
                                     thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
@@ -261,4 +261,5 @@ def walk(
     seed: int = 0,
 ) -> WalkPanel:
     "A random walk in one factor, played on the map of z with the pictures and answers along it."
+    check_given("explorers.walk", expl, Explanation, data)
     return WalkPanel(WalkState.of(expl, data, maps, read, index=index, factor=factor, a=a, n_steps=n_steps, seed=seed))
