@@ -711,6 +711,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'iin_nb.explorers.parts.answer_line': ( 'explorer_parts.html#answer_line',
                                                                                 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.as_atlas': ('explorer_parts.html#as_atlas', 'iin_nb/explorers/parts.py'),
+                                        'iin_nb.explorers.parts.as_saved': ('explorer_parts.html#as_saved', 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.bars': ('explorer_parts.html#bars', 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts.certificate_line': ( 'explorer_parts.html#certificate_line',
                                                                                      'iin_nb/explorers/parts.py'),

@@ -129,6 +129,19 @@ def test_maps_are_swapped_when_they_come(name):
     panel.close()
 
 
+@pytest.mark.parametrize("name", ["factors", "walk", "browse", "samples"])
+def test_a_page_waits_for_no_map(name, tmp_path):
+    "Nothing comes to a saved page: what is ready is taken, and a PCA is one for good."
+    expl, images = stand_in("logits")
+    making = Making(atlas(expl, images.images, umap=False))
+    panel = getattr(explorers, name)(expl, images, maps=making)
+    saved = panel.to_html(tmp_path/"page.html").read_text()
+    assert "PCA, 2-D" in saved and "for now" not in saved and panel.state.coming is making, "the panel still waits"
+    making.come("z")
+    assert "UMAP, 2-D" in panel.to_html(tmp_path/"page.html").read_text()
+    panel.close()
+
+
 def test_maps_come_between_events():
     import asyncio
     expl, images = stand_in()

@@ -22,8 +22,8 @@ from ..data import ImageSet
 from ..core import DataError
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, Panel, Scene, answer_line, bars, certificate_line, chart, check_given, crisp, frame, inputs, legend,
-                                    places, point_colors, redraw, round_trip, sheet, thumbnails, told)
+from .parts import (MAX_POINTS, Panel, Scene, answer_line, as_saved, bars, certificate_line, chart, check_given, crisp, frame, inputs,
+                                    legend, places, point_colors, redraw, round_trip, sheet, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import BlockLaw, Factors
 
@@ -242,7 +242,7 @@ def sliders_page(panel: "FactorsPanel") -> str:
     "The sliders of a panel as they are set now, each with a few steps, all of them together."
     s = panel.state
     grid = SliderGrid.of(s)
-    seen = [Moving(go.Figure(c), {len(c.data) - 1: {"x": np.repeat(m[:, :1], 2, 1), "y": np.repeat(m[:, 1:], 2, 1)}})
+    seen = [Moving(as_saved(c), {len(c.data) - 1: {"x": np.repeat(m[:, :1], 2, 1), "y": np.repeat(m[:, 1:], 2, 1)}})
             for c, m in zip(panel.charts, grid.marks, strict=True)]
     painted = s.expl.host.outputs == "images"
     shown = grid.output.numpy() if painted else s.images[s.index, None].numpy()
