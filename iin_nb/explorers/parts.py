@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_POINTS', 'GIVEN', 'LIVE', 'STYLE', 'FOR_NOW', 'BUSY', 'NARROW', 'labels', 'point_colors', 'check_given',
            'check_pictures', 'as_atlas', 'places', 'Scene', 'LiveFigure', 'live', 'spots', 'as_saved', 'chart',
-           'redraw', 'class_names', 'thumbnails', 'sheet', 'frame', 'contact_sheet', 'crisp', 'inputs', 'bars',
+           'redraw', 'class_names', 'thumbnails', 'sheet', 'frame', 'contact_sheet', 'crisp', 'inputs', 'tags', 'bars',
            'answer_line', 'legend', 'round_trip', 'certificate_line', 'told', 'Panel', 'menu', 'draw_again', 'GoPanel']
 
 # %% ../../nbs/41_explorer_parts.ipynb #705cd5b4
@@ -480,6 +480,14 @@ def inputs(scene: Scene) -> list[tuple[str, int]]:
     "A line of the menu per picture: its number and its classes."
     tags = [(class_names(scene, n), v) for n, v in scene.labels.items() if v.ndim == 1]
     return [(" · ".join([f"#{i}", *(names[v[i]] for names, v in tags if v[i] >= 0)]), i) for i in range(min(len(scene.images), MAX_POINTS))]
+
+
+def tags(images: ImageSet) -> list[str]:
+    "A line for each row: its number and the values of its first two columns with at most 50 values."
+    table = images.table
+    told = [k for k in table if k not in ("source", "twin", "file") and table[k].nunique() <= 50][:2]
+    return [" · ".join([f"#{i}", *map(str, row)]) for i, row in enumerate(zip(*(table[k] for k in told), strict=True))] if told else \
+        [f"#{i}" for i in range(len(images))]
 
 
 def bars(scene: Scene, probabilities: Tensor) -> LiveFigure:
