@@ -598,6 +598,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                        'iin_nb/explorers/invariance_panel.py'),
                                                    'iin_nb.explorers.invariance_panel.table_html': ( 'explorer_invariances.html#table_html',
                                                                                                      'iin_nb/explorers/invariance_panel.py'),
+                                                   'iin_nb.explorers.invariance_panel.table_note': ( 'explorer_invariances.html#table_note',
+                                                                                                     'iin_nb/explorers/invariance_panel.py'),
                                                    'iin_nb.explorers.invariance_panel.taken_table': ( 'explorer_invariances.html#taken_table',
                                                                                                       'iin_nb/explorers/invariance_panel.py')},
             'iin_nb.explorers.mix_panel': { 'iin_nb.explorers.mix_panel.MixPanel': ( 'explorer_mix.html#mixpanel',

@@ -2,6 +2,7 @@
 import asyncio
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from toy_layers import LAYERS, N, image_set, layers
 
 from iin_nb import core, invariance
 
-pytest.importorskip("ipywidgets")
+ipywidgets = pytest.importorskip("ipywidgets")
 from iin_nb import explorers
 from iin_nb.explorers import invariance_panel as P
+from iin_nb.explorers import parts
 
 
 @pytest.fixture
@@ -159,6 +161,23 @@ def test_the_page_names_its_rows_and_columns(panel):
     assert page.index("<figcaption>") < page.index("class='sprite'")
     for box in panel.ticks.values(): box.value = False
     with pytest.raises(core.DataError, match="expected a layer, got none"): panel.page()
+
+
+def test_the_note_explains_what_is_there(panel):
+    panel.finish()
+    note = lambda: panel.table.value.partition("</table>")[2]
+    shares = panel.state.shares
+    for k in shares: shares[k] = {name: replace(e, read=0.0) for name, e in shares[k].items()}
+    panel.table.value = P.table_html(panel.state)
+    assert "≤" not in panel.table.value and "v of z̄, the autoencoder’s latent" in note()
+    shares["head"] |= {name: replace(e, read=1.0) for name, e in shares["head"].items()}
+    panel.table.value = P.table_html(panel.state)
+    assert "<td" in panel.table.value and "≤ 0.00 <small>τ" in panel.table.value and "≤: a regression" in note()
+
+
+def test_one_word_for_one_thing(panel):
+    said = panel.page() + "".join(w.value for w in parts._below(panel) if isinstance(w, ipywidgets.HTML))
+    assert "rebuilt: of the input, encoded and decoded" in said and "plain reconstruction" not in said
 
 
 def test_few_inputs_have_no_variance():

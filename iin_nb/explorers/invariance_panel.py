@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PAIRS', 'MANY', 'EACH', 'NOTE', 'Taken', 'LayerState', 'InvarianceState', 'layer_html', 'bar', 'share_bar',
-           'table_html', 'promise', 'show_picture', 'InvarianceParts', 'InvariancePanel', 'taken_table', 'numbers_html',
-           'invariances_page', 'invariances']
+           'table_html', 'table_note', 'promise', 'show_picture', 'InvarianceParts', 'InvariancePanel', 'taken_table',
+           'numbers_html', 'invariances_page', 'invariances']
 
 # %% ../../nbs/53_explorer_invariances.ipynb #a04ed2bc
 import html
@@ -56,7 +56,7 @@ class Taken:
     def same(self) -> str: return f"{len(self.answers) - sum(self.wrong)} of {len(self.answers)}"
 
     def told(self, plain: "Taken | None" = None) -> str:
-        "In one line, with the plain reconstruction's cosine if it is given."
+        "In one line, with the cosine of the input rebuilt if it is given."
         same = f" · same prediction {self.same} (unrelated {self.chance:.2f})" if self.answers else ""
         beside = f"unrelated {self.random:.2f}" + ("" if plain is None else f", rebuilt {float(plain.cosine[0]):.2f}")
         return f"cosine {float(self.cosine.mean()):.2f} ({beside}), share {self.share:.2f}{same}"
@@ -183,9 +183,9 @@ def layer_html(name: str, t: Translation, seen: Taken, plain: Taken, n: int) -> 
 
 
 def bar(share: float, color: str, text: str) -> str:
-    "A share in [0, 1] as a bar with a text on it, as html."
-    fill = f"linear-gradient(to right, color-mix(in srgb, {color} 45%, transparent) {100 * share:.0f}%, transparent 0)"
-    return f"<span style='display: inline-block; width: 7.4em; padding: 0 3px; background: {fill}'>{text}</span>"
+    "A share in [0, 1] as a bar with a text over it, as html."
+    fill = f"linear-gradient(to right, {color} {100 * share:.0f}%, color-mix(in srgb, currentColor 14%, transparent) 0)"
+    return f"<span style='display: inline-block; width: 7.4em'>{text}<i style='display: block; height: 5px; background: {fill}'></i></span>"
 
 
 def share_bar(e: Explained, color: str) -> str:
@@ -198,7 +198,7 @@ def table_html(s: InvarianceState) -> str:
     "What each layer keeps, over many inputs, as html; what is not known yet is said to be computed."
     factors = next(iter(s.shares.values()), {"z̄": None})
     hue = {"z̄": figures.GRAY} | figures.factor_colors([k for k in factors if k != "z̄"])
-    many, cell = min(MANY, len(s.images)), "style='text-align: left; vertical-align: top; padding: 2px 8px 2px 0'"
+    many, cell = min(MANY, len(s.images)), "style='text-align: left; vertical-align: top; padding: 2px 14px 4px 0'"
     cells = lambda tag, parts: "".join(f"<{tag} {cell}>{p}</{tag}>" for p in parts)
     body = ""
     for name in s.layers:
@@ -209,13 +209,22 @@ def table_html(s: InvarianceState) -> str:
         shares = [share_bar(v, hue[k]) for k, v in e.items()] if e else ["computing …"] * (many >= 8)
         body += f"<tr>{cells('td', [html.escape(name), share, same, *shares])}</tr>"
     head = cells("th", ["layer", "share", "same", *(f"v of {html.escape(k)}" for k in factors if many >= 8)])
-    note = (f"Over {many} inputs at random, whatever is chosen; in brackets the plain reconstructions. Share: the samples’ cosine with "
-            "their input, on the way from an unrelated picture’s (0) to 1. Same: how many have its prediction.")
-    if factors and many >= 8:
-        note += (f" v of a factor: the part of its variance over inputs and {EACH} draws each that is v’s, which the layer has let go "
-                 "at most, with a 95% interval. ≤: a regression reads more from the layer than τ does, and leaves so much.")
     return ("<div style='overflow-x: auto'><table style='border-collapse: collapse; line-height: 1.4; white-space: nowrap'>"
-            f"<tr>{head}</tr>{body}</table></div><div style='max-width: 760px; line-height: 1.35; opacity: 0.75'>{note}</div>")
+            f"<tr>{head}</tr>{body}</table></div><div style='max-width: 760px; margin-top: 6px; line-height: 1.35; opacity: 0.75'>"
+            f"{table_note(s, many)}</div>")
+
+
+def table_note(s: InvarianceState, many: int) -> str:
+    "What the table's columns are; of ≤ only where there is one."
+    note = (f"Over {many} inputs at random, whatever is chosen; in brackets the same of the inputs rebuilt. Share: the samples’ cosine "
+            "with their input, on the way from an unrelated picture’s (0) to 1. Same: how many have its prediction.")
+    if many < 8: return note
+    named = any(k != "z̄" for shares in s.shares.values() for k in shares)
+    whose = "z̄, the autoencoder’s latent, and of each factor in it" if named else "z̄, the autoencoder’s latent"
+    note += (f" v of {whose}: the part of the variance over inputs and {EACH} draws each that is v’s, with a 95% interval. The layer has "
+             "let go this much at most.")
+    if not any(e.missed for shares in s.shares.values() for e in shares.values()): return note
+    return f"{note} ≤: a regression reads more from the layer than τ does, and leaves this much; beside it what τ leaves."
 
 
 def promise(inv: Invariances) -> str:
@@ -226,7 +235,7 @@ def promise(inv: Invariances) -> str:
 
 # %% ../../nbs/53_explorer_invariances.ipynb #e00aa4f3
 NOTE = ("Cosine: of what the layer has of a sample with what it has of the input; unrelated: the same of pictures at random; rebuilt: of "
-        "the plain reconstruction. Share: how far from unrelated (0) to the input itself (1).")
+        "the input, encoded and decoded by the autoencoder. Share: how far from unrelated (0) to the input itself (1).")
 
 
 def show_picture(image: W.Image, x: Tensor, room: int = 128) -> None:
@@ -251,7 +260,7 @@ class InvarianceParts(GoPanel):
         ticks = W.HBox([W.HTML("<b>layers</b>"), *self.ticks.values()])
         line = W.HBox([self.again, self.seed, self.same_v, ticks, self.certificate])
         left = W.VBox([self.chosen, self.sheet], layout=dict(width="206px"))
-        pairs = (("the input", self.picture), ("plain reconstruction", self.rebuilt))
+        pairs = (("the input", self.picture), ("rebuilt", self.rebuilt))
         two = W.HBox([W.VBox([W.HTML(said), image], layout=dict(width="136px")) for said, image in pairs])
         both = W.VBox([two, self.said], layout=dict(flex="1 1 154px"))   # below each other, or beside where the samples go below
         top = W.HBox([left, both, W.VBox([self.drawn], layout=dict(flex="100 1 740px"))])
@@ -309,7 +318,7 @@ def taken_table(rows: dict[str, tuple[Taken, ...]], of: Sequence[str]) -> str:
 
 def numbers_html(s: InvarianceState, seen: dict[str, tuple[Taken, Taken]]) -> str:
     "What each layer says of its row of samples, and of the plain reconstruction, as html."
-    table = taken_table(seen, ("samples", "plain reconstruction"))
+    table = taken_table(seen, ("samples", "rebuilt"))
     return f"<p><b>{html.escape(s.tags[s.index])}</b></p>{table}"
 
 
@@ -328,7 +337,7 @@ def invariances_page(panel: "InvariancePanel", inputs: int = 24, seeds: int = 4)
                 lines.append(numbers_html(s, seen))
     finally: s.go(index=was[0], seed=was[1])
     controls = [Control("input", [s.tags[i] for i in which], slider=False), Control("v", [f"seed {was[1] + k}" for k in range(seeds)])]
-    caption = f"{s.n} samples of each layer, beside the input and its plain reconstruction"
+    caption = f"{s.n} samples of each layer, beside the input and the input rebuilt"
     marks = dict(rows=s.shown, columns=["input", "rebuilt", *(f"v {i + 1}" for i in range(s.n))])
     lead = (f"What layers of {html.escape(s.host.name)} cannot tell from the input, painted by {html.escape(s.inv.autoencoder.name)}. "
             f"Computed before: {len(which)} inputs, {seeds} seeds of v, {s.n} samples of each.")
