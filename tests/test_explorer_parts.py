@@ -252,6 +252,54 @@ def test_a_host_that_answers_needs_no_reader():
     assert P.Scene.of(expl, images, read=lambda y: 1 / 0).named.names == ("c", "a", "b")
 
 
+def shown(fig): return next(t for t in fig.data if t.mode == "text")
+
+
+def stripes(n=300):
+    "Classes in stripes side by side, and rows of one map."
+    g = np.random.RandomState(0)
+    kinds = np.arange(n) % 3
+    return kinds, torch.tensor(np.stack([kinds * 2.0 + 0.2 * g.randn(n), g.rand(n)], 1)).float()
+
+
+def small(names, xy, classes):
+    fig = figures.factor_axes(xy[:, 0], xy[:, 1], "shape", "color", classes, names=names, width=198, height=170)
+    P.small_names(fig, xy.numpy(), classes, names)
+    return shown(fig)
+
+
+def test_long_names_find_room_on_small_maps():
+    classes, xy = stripes()
+    xy[classes == 0, 0] += 1   # nearer to each other than their names are wide
+    words = "circle", "square", "triangle"
+    found = small(words, xy, classes)
+    assert sorted(found.text) == [f"<b>{w}</b>" for w in words] and found.textfont.size == 12
+    assert np.ptp(found.y) > 0.25, "one stands above the others, or below"
+    digits = figures.factor_axes(xy[:, 0], xy[:, 1], "shape", "color", classes, names=("1", "2", "3"), width=198, height=170)
+    before = tuple(shown(digits).text)
+    P.small_names(digits, xy.numpy(), classes, ("1", "2", "3"))
+    assert shown(digits).text == before and shown(digits).textfont.size == 16, "short ones stay large"
+
+
+def test_a_name_of_many_words_is_broken():
+    classes, xy = stripes()
+    xy[classes == 2, 0] -= 2   # two classes share a place and a name
+    xy[:, 1] = xy[:, 1] / 10 + torch.from_numpy(classes == 0)
+    said = small(("circle", "a red square", "a triangle"), xy, classes).text
+    assert set(said) & {"<b>a red square,<br>a triangle</b>", "<b>a triangle,<br>a red square</b>"}
+
+
+def test_maps_side_by_side_are_level():
+    look, titles = dict(what="UMAP", width=198, height=170), ("z", "the shape of it × the color of it")
+    figs = [P.live(figures.embedding(np.random.rand(9, 2), title=t, **look)) for t in titles]
+    tops = [f.layout.margin.t for f in figs]
+    at = [(1 - f.layout.title.y) * f.layout.height for f in figs]
+    assert tops[0] < tops[1]
+    P.level(figs)
+    assert {f.layout.margin.t for f in figs} == {tops[1]} and len({f.layout.height for f in figs}) == 1
+    assert [(1 - f.layout.title.y) * f.layout.height for f in figs] == pytest.approx(at), "titles hang from the top as before"
+
+
 def test_contact_sheets():
     x = np.linspace(-1, 1, 3 * 3 * 4 * 4).reshape(3, 3, 4, 4).astype(np.float32)
     made = P.contact_sheet(x, ["<a>", "b", "c"], [False, True, False])

@@ -23,7 +23,7 @@ from ..core import DataError
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
 from .parts import (MAX_POINTS, Panel, Scene, answer_line, as_saved, bars, certificate_line, chart, check_given, crisp, frame, inputs,
-                                    legend, places, point_colors, redraw, round_trip, sheet, thumbnails, told)
+                                    legend, level, places, point_colors, redraw, round_trip, sheet, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import BlockLaw, Factors
 
@@ -222,7 +222,7 @@ class PanelParts(Panel):
         self.caption.value = ". ".join(filter(None, caption(state, seen)))
         self.bars = None if seen.probabilities is None else bars(state, seen.probabilities)
         if self.bars: self.bars.layout.width = 236
-        self.charts = [chart(state, c, m, self.by.value, width=212) for c, m in zip(state.charts, seen.marks, strict=True)]
+        self.charts = level([chart(state, c, m, self.by.value, width=198) for c, m in zip(state.charts, seen.marks, strict=True)])
         self.rows = {n: FactorRow(n, state.directions[n][1], hue[n]) for n in state.names}
         super().__init__(state, self._arranged())
 
@@ -231,7 +231,7 @@ class PanelParts(Panel):
         said = W.VBox([self.caption, *([self.answer] if self.bars else [])], layout=dict(width="206px"))
         side = W.HBox([said, *([self.bars] if self.bars else [])], layout=dict(flex="1 1 236px"))   # under the picture, or beside it
         inner, maps = W.HBox([left, self.picture, side], layout=dict(flex="1 1 480px")), W.HBox(self.charts)
-        right = W.VBox([maps, *self.rows.values()], layout=dict(flex="100 1 652px"))   # the sliders are in sight of the picture
+        right = W.VBox([maps, *self.rows.values()], layout=dict(flex="100 1 610px"))   # the sliders are in sight of the picture
         top, foot = W.HBox([inner, right]), W.HBox([self.restart, self.by, self.legend, self.certificate])
         for box in (inner, side, top, maps, foot): box.add_class("iin-flow")
         self.picture.add_class("iin-crisp")

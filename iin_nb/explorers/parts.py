@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'GIVEN', 'LIVE', 'STYLE', 'FOR_NOW', 'BUSY', 'NARROW', 'labels', 'point_colors', 'check_given',
-           'check_pictures', 'as_atlas', 'places', 'Scene', 'LiveFigure', 'live', 'spots', 'as_saved', 'chart',
-           'redraw', 'class_names', 'thumbnails', 'sheet', 'frame', 'contact_sheet', 'crisp', 'inputs', 'tags', 'bars',
-           'answer_line', 'legend', 'round_trip', 'certificate_line', 'told', 'Panel', 'menu', 'draw_again', 'GoPanel']
+           'check_pictures', 'as_atlas', 'places', 'Scene', 'LiveFigure', 'live', 'spots', 'small_names', 'as_saved',
+           'chart', 'level', 'redraw', 'class_names', 'thumbnails', 'sheet', 'frame', 'contact_sheet', 'crisp',
+           'inputs', 'tags', 'bars', 'answer_line', 'legend', 'round_trip', 'certificate_line', 'told', 'Panel', 'menu',
+           'draw_again', 'GoPanel']
 
 # %% ../../nbs/41_explorer_parts.ipynb #705cd5b4
 import asyncio
 import html
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -379,6 +381,27 @@ def spots(scene: Scene, names: tuple[str, ...], rows: np.ndarray | slice) -> np.
     return places(scene.atlas, names, scene.z[rows], scene.encoded.z_tilde[rows]).numpy()
 
 
+def small_names(fig: go.Figure, xy: np.ndarray, classes: np.ndarray, names: Sequence[str] | None) -> None:
+    """Class names on a small map, if one is a word: in letters of which more find room, broken where one would reach past the frame.
+
+    A name that finds no room in the middle of its class, as in stripes side by side, is looked for in the upper third, then the lower."""
+    if max(map(len, names or ("",))) <= 3: return
+    size, margin, (low, high) = 12, fig.layout.margin, np.quantile(xy[:, 1], (1 / 3, 2 / 3))
+    wide, tall = (v * 16 / size for v in (fig.layout.width - 30, fig.layout.height - margin.t - margin.b))   # it counts with letters of 16
+    found, apart = {}, np.ptp(xy[:, 1]) * 16 / tall
+    for rows, part in ((np.isfinite(xy[:, 1]), 1), (xy[:, 1] >= high, 3), (xy[:, 1] <= low, 3)):
+        made = figures.class_labels(xy[rows], classes[rows], names, frame=(wide, tall / part))
+        before = {n for t in found for n in t.split(", ")}, [y for _, y, _ in found.values()]
+        for x, y, text, place in zip(made.x, made.y, made.text, made.textposition, strict=True):
+            if before[0] & set(text[3:-4].split(", ")) or any(abs(y - other) < apart for other in before[1]): continue
+            found[text[3:-4]] = x, y, place
+    x, y, place = zip(*found.values(), strict=True) if found else ((),) * 3
+    most = int(wide / 15)
+    lines = [t if len(t) <= most else ",<br>".join("<br>".join(textwrap.wrap(n, most)) for n in t.split(", ")) for t in found]
+    text = [f"<b>{t}</b>" for t in lines]
+    next(t for t in fig.data if t.mode == "text").update(x=x, y=y, text=text, textposition=place, textfont_size=size)
+
+
 FOR_NOW = " for now"   # said of a PCA whose UMAP is to come
 
 
@@ -399,20 +422,32 @@ def chart(scene: Scene, names: tuple[str, ...], mark: tuple[float, float] | None
     classes = part if part is not None and part.ndim == 1 else None
     said, flat = [n.removesuffix("_1d") for n in names], len(names) == 1
     method = scene.atlas.method[names[0]]
-    if scene.coming and method == "PCA": method += FOR_NOW
-    look = dict(title=" × ".join(said), what=f"{method}, {'2-D' if flat else '1-D each'}",
+    look = dict(title=" × ".join(said), what=f"{method}, {'2-D' if flat else '1-D'}",
                 names=class_names(scene, colored_by), mark=mark, width=width, height=height)
     fig = figures.embedding(xy, classes, **look) if flat else figures.factor_axes(xy[:, 0], xy[:, 1], *said, classes, **look)
+    if classes is not None and len(xy) and width < 300: small_names(fig, xy, classes, look["names"])
+    if scene.coming and method == "PCA":   # put in later: the title keeps its lines when the UMAP comes
+        fig.layout.title.text = fig.layout.title.text.replace(">PCA", f">PCA{FOR_NOW}")
     fig.data[0].customdata = rows
     fig.data[0].marker.update(size=3.5, color=point_colors(part) if part is not None else figures.GRAY)
     fig = go.Figure([fig.data[0], *more, *fig.data[1:]], fig.layout)
     return live(fig, hovermode="closest", margin=dict(l=4, r=4, b=4))
 
 
+def level(figs: Sequence[LiveFigure]) -> list[LiveFigure]:
+    "Maps to stand side by side: all plots at one height, however many lines their titles have."
+    top = max(f.layout.margin.t for f in figs)
+    for f in figs:
+        high = f.layout.height + top - f.layout.margin.t
+        f.update_layout(title_y=1 - (1 - f.layout.title.y) * f.layout.height / high, height=high, margin_t=top)
+    return list(figs)
+
+
 def redraw(fig: LiveFigure, scene: Scene, names: tuple[str, ...], colored_by: str | None) -> None:
     "Bring a `chart` in step with the scene's maps: its points, class names and title; not what its panel put there."
     old, texts = fig.layout, lambda f: [t for t in f.data if t.mode == "text"]
-    with closing(chart(scene, names, (0.0, 0.0), colored_by, old.width, old.height, rows=np.array(fig.data[0].customdata))) as new:
+    high, rows = old.height - old.margin.t - 12, np.array(fig.data[0].customdata)   # 12: below, as in `figures`
+    with closing(chart(scene, names, (0.0, 0.0), colored_by, old.width, high, rows=rows)) as new:
         with fig.batch_update():
             fig.data[0].update(x=new.data[0].x, y=new.data[0].y)
             for mine, its in zip(texts(fig), texts(new), strict=True):
