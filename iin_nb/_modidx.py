@@ -705,6 +705,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts._Script': ('explorer_parts.html#_script', 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts._below': ('explorer_parts.html#_below', 'iin_nb/explorers/parts.py'),
+                                        'iin_nb.explorers.parts._broken': ('explorer_parts.html#_broken', 'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts._passed_over': ( 'explorer_parts.html#_passed_over',
                                                                                  'iin_nb/explorers/parts.py'),
                                         'iin_nb.explorers.parts._script': ('explorer_parts.html#_script', 'iin_nb/explorers/parts.py'),

@@ -281,6 +281,12 @@ def test_long_names_find_room_on_small_maps():
     assert shown(digits).text == before and shown(digits).textfont.size == 16, "short ones stay large"
 
 
+def test_classes_that_are_mixed_have_no_names_on_small_maps():
+    classes, xy = stripes()
+    mixed = np.random.RandomState(1).permutation(classes)
+    assert small(("circle", "square", "triangle"), xy, mixed).text == ()
+
+
 def test_a_name_of_many_words_is_broken():
     classes, xy = stripes()
     xy[classes == 2, 0] -= 2   # two classes share a place and a name

@@ -179,10 +179,10 @@ class FactorRow(W.HBox):
     def __init__(self, name: str, shares: list[float], color: str):
         bold = f"<b style='border-left: 5px solid {color}; padding-left: 6px'>{html.escape(name)}</b>"
         label = W.HTML(bold, layout=dict(width="86px"))
-        self.slider = W.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, layout=dict(flex="1 1 200px", min_width="160px"))
+        self.slider = W.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, layout=dict(flex="1 1 260px", min_width="160px"))
         self.a, self.b = (W.Image(format="png", layout=dict(width="40px", height="40px")) for _ in "AB")
         ways = [("A → B", 0), *((f"direction {j} in σ, {s:.0%} of variance", j) for j, s in enumerate(shares[:4], 1))]
-        self.way = W.Dropdown(options=ways, layout=dict(width="240px", flex="0 1 240px", min_width="120px"))
+        self.way = W.Dropdown(options=ways, layout=dict(width="240px", flex="0 2 240px", min_width="120px"))
         for image in (self.a, self.b): image.add_class("iin-crisp")
         parts = [label, self.slider, W.HTML("A"), self.a, W.HTML("→\u00a0B"), self.b, self.way]
         super().__init__(parts, layout=dict(align_items="center", grid_gap="6px"))

@@ -381,24 +381,28 @@ def spots(scene: Scene, names: tuple[str, ...], rows: np.ndarray | slice) -> np.
     return places(scene.atlas, names, scene.z[rows], scene.encoded.z_tilde[rows]).numpy()
 
 
+def _broken(text: str, most: int) -> str:
+    "Names that share a label one under the other, each broken between words, if all are longer than `most` letters."
+    if len(text) <= most: return text
+    return ",<br>".join("<br>".join(textwrap.wrap(name, most, break_long_words=False)) for name in text.split(", "))
+
+
 def small_names(fig: go.Figure, xy: np.ndarray, classes: np.ndarray, names: Sequence[str] | None) -> None:
     """Class names on a small map, if one is a word: in letters of which more find room, broken where one would reach past the frame.
 
-    A name that finds no room in the middle of its class, as in stripes side by side, is looked for in the upper third, then the lower."""
+    Where a name finds no room in the middle of its class, as in stripes side by side, it is put in the upper third, or the lower."""
     if max(map(len, names or ("",))) <= 3: return
     size, margin, (low, high) = 12, fig.layout.margin, np.quantile(xy[:, 1], (1 / 3, 2 / 3))
     wide, tall = (v * 16 / size for v in (fig.layout.width - 30, fig.layout.height - margin.t - margin.b))   # it counts with letters of 16
     found, apart = {}, np.ptp(xy[:, 1]) * 16 / tall
+    clear = set(figures.class_labels(xy, classes, names, frame=(1e6, 1e6)).text)   # that would stand if there were room
     for rows, part in ((np.isfinite(xy[:, 1]), 1), (xy[:, 1] >= high, 3), (xy[:, 1] <= low, 3)):
         made = figures.class_labels(xy[rows], classes[rows], names, frame=(wide, tall / part))
-        before = {n for t in found for n in t.split(", ")}, [y for _, y, _ in found.values()]
-        for x, y, text, place in zip(made.x, made.y, made.text, made.textposition, strict=True):
-            if before[0] & set(text[3:-4].split(", ")) or any(abs(y - other) < apart for other in before[1]): continue
-            found[text[3:-4]] = x, y, place
+        new = {t: spot for *spot, t in zip(made.x, made.y, made.textposition, made.text, strict=True) if t in clear and t not in found}
+        if found: new = {t: spot for t, spot in new.items() if min(abs(spot[1] - y) for _, y, _ in found.values()) >= apart}
+        found |= new
     x, y, place = zip(*found.values(), strict=True) if found else ((),) * 3
-    most = int(wide / 15)
-    lines = [t if len(t) <= most else ",<br>".join("<br>".join(textwrap.wrap(n, most)) for n in t.split(", ")) for t in found]
-    text = [f"<b>{t}</b>" for t in lines]
+    text = [_broken(t, int(wide / 15) + 7) for t in found]   # and the tags
     next(t for t in fig.data if t.mode == "text").update(x=x, y=y, text=text, textposition=place, textfont_size=size)
 
 
