@@ -2,6 +2,7 @@
 import asyncio
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from toy_layers import LAYERS, N, image_set, layers
 
 from iin_nb import core, invariance
 
-pytest.importorskip("ipywidgets")
+ipywidgets = pytest.importorskip("ipywidgets")
 from iin_nb import explorers
 from iin_nb.explorers import invariance_panel as P
+from iin_nb.explorers import parts
 
 
 @pytest.fixture
@@ -27,6 +29,14 @@ def panel():
 
 
 # ---- the state
+
+@pytest.mark.parametrize("name", ["invariances", "mix", "attack"])
+def test_explorers_of_layers_say_what_they_take(name):
+    inv, images, build, where = layers(), image_set(), getattr(explorers, name), f"^explorers.{name}: expected "
+    with pytest.raises(core.DataError, match=f"{where}an ImageSet, got Tensor. Pass images.held_out."): build(inv, images.images)
+    with pytest.raises(core.DataError, match=f"{where}an ImageSet, got NoneType"): build(inv, None)
+    with pytest.raises(core.DataError, match=f"{where}Invariances, got ImageSet. Make them"): build(images, inv)
+
 
 def test_samples_are_those_of_invariances(state):
     seen, known = state.look(), state.inv.sample(state.x, 5, seed=0)
@@ -151,6 +161,23 @@ def test_the_page_names_its_rows_and_columns(panel):
     assert page.index("<figcaption>") < page.index("class='sprite'")
     for box in panel.ticks.values(): box.value = False
     with pytest.raises(core.DataError, match="expected a layer, got none"): panel.page()
+
+
+def test_the_note_explains_what_is_there(panel):
+    panel.finish()
+    note = lambda: panel.table.value.partition("</table>")[2]
+    shares = panel.state.shares
+    for k in shares: shares[k] = {name: replace(e, read=0.0) for name, e in shares[k].items()}
+    panel.table.value = P.table_html(panel.state)
+    assert "≤" not in panel.table.value and "v of z̄, the autoencoder’s latent" in note()
+    shares["head"] |= {name: replace(e, read=1.0) for name, e in shares["head"].items()}
+    panel.table.value = P.table_html(panel.state)
+    assert "<td" in panel.table.value and "≤ 0.00 <small>τ" in panel.table.value and "≤: a regression" in note()
+
+
+def test_one_word_for_one_thing(panel):
+    said = panel.page() + "".join(w.value for w in parts._below(panel) if isinstance(w, ipywidgets.HTML))
+    assert "rebuilt: of the input, encoded and decoded" in said and "plain reconstruction" not in said
 
 
 def test_few_inputs_have_no_variance():

@@ -129,6 +129,19 @@ def test_maps_are_swapped_when_they_come(name):
     panel.close()
 
 
+@pytest.mark.parametrize("name", ["factors", "walk", "browse", "samples"])
+def test_a_page_waits_for_no_map(name, tmp_path):
+    "Nothing comes to a saved page: what is ready is taken, and a PCA is one for good."
+    expl, images = stand_in("logits")
+    making = Making(atlas(expl, images.images, umap=False))
+    panel = getattr(explorers, name)(expl, images, maps=making)
+    saved = panel.to_html(tmp_path/"page.html").read_text()
+    assert "PCA, 2-D" in saved and "for now" not in saved and panel.state.coming is making, "the panel still waits"
+    making.come("z")
+    assert "UMAP, 2-D" in panel.to_html(tmp_path/"page.html").read_text()
+    panel.close()
+
+
 def test_maps_come_between_events():
     import asyncio
     expl, images = stand_in()
@@ -192,6 +205,14 @@ def test_a_scene_says_what_it_needs():
         with pytest.raises(DataError, match=says): wrong()
 
 
+@pytest.mark.parametrize("name", ["factors", "walk", "response", "analogies", "browse", "samples"])
+def test_explorers_say_what_they_take(name):
+    expl, images = stand_in("logits")
+    build, where = getattr(explorers, name), f"^explorers.{name}: expected "
+    with pytest.raises(DataError, match=f"{where}an ImageSet, got Tensor. Pass images.held_out."): build(expl, images.images)
+    with pytest.raises(DataError, match=f"{where}an Explanation, got ImageSet. Make one"): build(images, expl)
+
+
 def answering(order):
     "A host whose output j means kind order[j] of a, b, c, by its own answers."
     expl, images = stand_in("logits")
@@ -229,6 +250,60 @@ def test_answers_that_no_column_agrees_with_have_numbers(data):
 def test_a_host_that_answers_needs_no_reader():
     expl, images = answering((2, 0, 1))
     assert P.Scene.of(expl, images, read=lambda y: 1 / 0).named.names == ("c", "a", "b")
+
+
+def shown(fig): return next(t for t in fig.data if t.mode == "text")
+
+
+def stripes(n=300):
+    "Classes in stripes side by side, and rows of one map."
+    g = np.random.RandomState(0)
+    kinds = np.arange(n) % 3
+    return kinds, torch.tensor(np.stack([kinds * 2.0 + 0.2 * g.randn(n), g.rand(n)], 1)).float()
+
+
+def small(names, xy, classes):
+    fig = figures.factor_axes(xy[:, 0], xy[:, 1], "shape", "color", classes, names=names, width=198, height=170)
+    P.small_names(fig, xy.numpy(), classes, names)
+    return shown(fig)
+
+
+def test_long_names_find_room_on_small_maps():
+    classes, xy = stripes()
+    xy[classes == 0, 0] += 1   # nearer to each other than their names are wide
+    words = "circle", "square", "triangle"
+    found = small(words, xy, classes)
+    assert sorted(found.text) == [f"<b>{w}</b>" for w in words] and found.textfont.size == 12
+    assert np.ptp(found.y) > 0.25, "one stands above the others, or below"
+    digits = figures.factor_axes(xy[:, 0], xy[:, 1], "shape", "color", classes, names=("1", "2", "3"), width=198, height=170)
+    before = tuple(shown(digits).text)
+    P.small_names(digits, xy.numpy(), classes, ("1", "2", "3"))
+    assert shown(digits).text == before and shown(digits).textfont.size == 16, "short ones stay large"
+
+
+def test_classes_that_are_mixed_have_no_names_on_small_maps():
+    classes, xy = stripes()
+    mixed = np.random.RandomState(1).permutation(classes)
+    assert small(("circle", "square", "triangle"), xy, mixed).text == ()
+
+
+def test_a_name_of_many_words_is_broken():
+    classes, xy = stripes()
+    xy[classes == 2, 0] -= 2   # two classes share a place and a name
+    xy[:, 1] = xy[:, 1] / 10 + torch.from_numpy(classes == 0)
+    said = small(("circle", "a red square", "a triangle"), xy, classes).text
+    assert set(said) & {"<b>a red square,<br>a triangle</b>", "<b>a triangle,<br>a red square</b>"}
+
+
+def test_maps_side_by_side_are_level():
+    look, titles = dict(what="UMAP", width=198, height=170), ("z", "the shape of it × the color of it")
+    figs = [P.live(figures.embedding(np.random.rand(9, 2), title=t, **look)) for t in titles]
+    tops = [f.layout.margin.t for f in figs]
+    at = [(1 - f.layout.title.y) * f.layout.height for f in figs]
+    assert tops[0] < tops[1]
+    P.level(figs)
+    assert {f.layout.margin.t for f in figs} == {tops[1]} and len({f.layout.height for f in figs}) == 1
+    assert [(1 - f.layout.title.y) * f.layout.height for f in figs] == pytest.approx(at), "titles hang from the top as before"
 
 
 def test_contact_sheets():

@@ -1,4 +1,7 @@
 """The translation explorer: what a condition may be, that held codes stay, what the line is, how near a sentence is."""
+import re
+from dataclasses import replace
+
 import pytest
 import torch
 from toy_translation import MIX, OTHER, SENTENCES, D, Letters, image_set, painter, pictures, read, ready, trained
@@ -59,6 +62,8 @@ def test_v_is_held_unless_told_otherwise(kind):
 
 
 def test_what_cannot_be_asked_is_refused():
+    with pytest.raises(DataError, match="^explorers.translate: expected a Translation, got ImageSet. Make one"):
+        explorers.translate(image_set(), ready("rows")[0])
     for kind in ("text", "rows", "numbers"):
         with pytest.raises(DataError, match="explorers.translate"): explorers.translate(ready(kind)[0])
     with pytest.raises(DataError, match="row 0 to 59"): P.TranslateState(*ready("rows"), a=60)
@@ -145,7 +150,7 @@ def test_a_page_shows_what_the_panel_would(kind):
     "Every condition that there is room for, as A and as B; the way back is the way there."
     s = P.TranslateState(*ready(kind), n=3, read=read)
     chosen, known = P.page_conditions(s, 4)
-    assert chosen[:2] == [s.a, s.b] and len(chosen) == min(known, 12)
+    assert s.a in chosen and s.b in chosen and len(chosen) == min(known, 12)
     assert known == {"text": 12, "columns": 4, "rows": 60, "numbers": 60}[kind]
     chosen = chosen[:3]
     seen, at = P.page_frames(s, chosen, 4)
@@ -159,12 +164,38 @@ def test_a_page_shows_what_the_panel_would(kind):
 def test_a_page_says_which_conditions_it_has(monkeypatch):
     t, x = ready("text")
     panel = explorers.translate(t, x, n=2)
-    assert "12 sentences, each as A" in (page := panel.page()) and page.count("<option") == 24
+    assert "all pairs of 12 sentences, at 7 places from A to B; 2 samples" in (page := panel.page()) and page.count("<option") == 24
     monkeypatch.setattr(P, "PAGE_PIXELS", 2 * 64 * 21)   # 2 samples of 8 × 8 pixels; 3 conditions are 3 + 3 · 5 frames, 4 are 34
     panel.w.value = 0.5
-    assert "3 of 12 sentences (all would make too large a file), each as A" in (page := panel.page()) and page.count("<option") == 6
+    assert "all pairs of 3 of 12 sentences (all would make too large a file), at 7" in (page := panel.page()) and page.count("<option") == 6
     assert panel.state.w == 0.5 and "max='6' value='3'" in page
     panel.close()
+
+
+def menus(page):
+    "The options of A, and which is chosen."
+    found = re.findall(r"<option value='\d+'( selected)?>(.*?)</option>", page)
+    found = found[:len(found) // 2]
+    return [t for _, t in found], next(t for chosen, t in found if chosen)
+
+
+def test_a_menu_is_in_order_with_a_chosen():
+    t, x = ready("columns")
+    panel = explorers.translate(t, x, {"kind": "c", "light": 0.25}, {"kind": "<i>", "light": 0.5}, n=2)
+    options, chosen = menus(page := panel.page())
+    assert options == [f"kind {k}" for k in ("&lt;i&gt; · light 0.25", "&lt;i&gt; · light 0.50", "a · light 0.25", "c · light 0.25")]
+    assert chosen == options[3]
+    assert "all pairs of 4 conditions (A and B as they were set, and A with any one class changed), at 7 places" in page
+    panel.close()
+    rows = explorers.translate(*ready("rows"), a=9, b=4, n=2)
+    options, chosen = menus(rows.page())
+    assert options[:2] == ["#0 · a", "#4 · &lt;i&gt;"] and chosen == "#9 · a" and rows.ask["a"].parts[""].options[9] == ("#9 · a", 9)
+    rows.close()
+
+
+def test_negative_nats_have_a_minus_sign():
+    t = replace(ready("text")[0], record={"nats": -3.25, "nats_unconditional": -1.5})
+    assert P.told_line(t).endswith("· −3.2 nats a sample, −1.5 without the condition")
 
 
 def test_names_are_escaped(panel):

@@ -21,7 +21,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas
 from ..explanation import Explanation
-from .parts import (LiveFigure, Panel, Scene, certificate_line, inputs, legend, sheet, thumbnails, told)
+from .parts import (LiveFigure, Panel, Scene, certificate_line, check_given, inputs, legend, sheet, thumbnails, told)
 from .saving import Control, Texts, saved_page
 from ..factors import Factors
 
@@ -273,4 +273,5 @@ def analogies(
     seed: int = 0,                                       # of the control's random dimensions
 ) -> AnalogiesPanel:
     "Swaps between targets and sources that are chosen by a click, one grid per factor, with both originals and a control."
+    check_given("explorers.analogies", expl, Explanation, data)
     return AnalogiesPanel(AnalogiesState.of(expl, data, maps, read, targets=list(targets), sources=list(sources), seed=seed))

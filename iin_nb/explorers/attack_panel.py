@@ -19,7 +19,7 @@ from .. import figures
 from ..core import DataError
 from ..data import ImageSet
 from .invariance_panel import LayerState, promise
-from .parts import NARROW, GoPanel, contact_sheet, draw_again, frame, menu, sheet, thumbnails
+from .parts import NARROW, GoPanel, check_given, contact_sheet, draw_again, frame, menu, sheet, thumbnails
 from .sample_panel import tiled
 from .saving import Control, Pictures, Texts, saved_page
 from ..invariance import Invariances, attack_signs, random_signs
@@ -273,4 +273,5 @@ def attack(
     seed: int = 0,
 ) -> AttackPanel:
     "FGSM with a slider: what changes the answer, and what each layer sees of it, beside a change of the same size with random signs."
+    check_given("explorers.attack", inv, Invariances, data, needed=True)
     return AttackPanel(AttackState(inv, data, index, eps, n, seed))

@@ -24,7 +24,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, certificate_line, chart, class_names, contact_sheet,
+from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, as_saved, certificate_line, chart, check_given, class_names, contact_sheet,
                                     legend, live, point_colors, redraw, spots, thumbnails, told)
 from .saving import Control, Moving, Pointed, saved_page
 
@@ -263,7 +263,7 @@ def browse_page(panel: "BrowsePanel") -> str:
     by, frames = list(s.labels) or ["nothing"], []
     colors = [point_colors(s.labels[n]) if n in s.labels else [figures.GRAY] * len(s.images) for n in by]
     for name, fig in panel.maps.items():
-        still = go.Figure(fig).update_layout(width=270)
+        still = as_saved(fig).update_layout(width=270)
         still.layout.selections = ()
         still.data[0].update(customdata=np.arange(len(rows)), selectedpoints=None, hovertemplate=None, hoverinfo="none", text=None)
         if still.layout.images: still.layout.images[0].source = figures.data_uri(cloud(s.xy[name], np.full((len(s.images), 3), 128.0)))
@@ -410,4 +410,5 @@ def browse(
     seed: int = 0,                                       # of the pictures drawn
 ) -> BrowsePanel:
     "Maps of z and of all factors: select points on one, see their pictures, concepts and answers, and their places on the others."
+    check_given("explorers.browse", expl, Explanation, data)
     return BrowsePanel(BrowseState.of(expl, data, maps, read, most, seed=seed))

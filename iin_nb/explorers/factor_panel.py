@@ -22,8 +22,8 @@ from ..data import ImageSet
 from ..core import DataError
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, Panel, Scene, answer_line, bars, certificate_line, chart, crisp, frame, inputs, legend,
-                                    places, point_colors, redraw, round_trip, sheet, thumbnails, told)
+from .parts import (MAX_POINTS, Panel, Scene, answer_line, as_saved, bars, certificate_line, chart, check_given, crisp, frame, inputs,
+                                    legend, level, places, point_colors, redraw, round_trip, sheet, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import BlockLaw, Factors
 
@@ -179,10 +179,10 @@ class FactorRow(W.HBox):
     def __init__(self, name: str, shares: list[float], color: str):
         bold = f"<b style='border-left: 5px solid {color}; padding-left: 6px'>{html.escape(name)}</b>"
         label = W.HTML(bold, layout=dict(width="86px"))
-        self.slider = W.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, layout=dict(flex="1 1 200px", min_width="160px"))
+        self.slider = W.FloatSlider(0.0, min=0.0, max=1.0, step=0.01, layout=dict(flex="1 1 260px", min_width="160px"))
         self.a, self.b = (W.Image(format="png", layout=dict(width="40px", height="40px")) for _ in "AB")
         ways = [("A → B", 0), *((f"direction {j} in σ, {s:.0%} of variance", j) for j, s in enumerate(shares[:4], 1))]
-        self.way = W.Dropdown(options=ways, layout=dict(width="240px", flex="0 1 240px", min_width="120px"))
+        self.way = W.Dropdown(options=ways, layout=dict(width="240px", flex="0 2 240px", min_width="120px"))
         for image in (self.a, self.b): image.add_class("iin-crisp")
         parts = [label, self.slider, W.HTML("A"), self.a, W.HTML("→\u00a0B"), self.b, self.way]
         super().__init__(parts, layout=dict(align_items="center", grid_gap="6px"))
@@ -222,7 +222,7 @@ class PanelParts(Panel):
         self.caption.value = ". ".join(filter(None, caption(state, seen)))
         self.bars = None if seen.probabilities is None else bars(state, seen.probabilities)
         if self.bars: self.bars.layout.width = 236
-        self.charts = [chart(state, c, m, self.by.value, width=212) for c, m in zip(state.charts, seen.marks, strict=True)]
+        self.charts = level([chart(state, c, m, self.by.value, width=198) for c, m in zip(state.charts, seen.marks, strict=True)])
         self.rows = {n: FactorRow(n, state.directions[n][1], hue[n]) for n in state.names}
         super().__init__(state, self._arranged())
 
@@ -231,7 +231,7 @@ class PanelParts(Panel):
         said = W.VBox([self.caption, *([self.answer] if self.bars else [])], layout=dict(width="206px"))
         side = W.HBox([said, *([self.bars] if self.bars else [])], layout=dict(flex="1 1 236px"))   # under the picture, or beside it
         inner, maps = W.HBox([left, self.picture, side], layout=dict(flex="1 1 480px")), W.HBox(self.charts)
-        right = W.VBox([maps, *self.rows.values()], layout=dict(flex="100 1 652px"))   # the sliders are in sight of the picture
+        right = W.VBox([maps, *self.rows.values()], layout=dict(flex="100 1 610px"))   # the sliders are in sight of the picture
         top, foot = W.HBox([inner, right]), W.HBox([self.restart, self.by, self.legend, self.certificate])
         for box in (inner, side, top, maps, foot): box.add_class("iin-flow")
         self.picture.add_class("iin-crisp")
@@ -242,7 +242,7 @@ def sliders_page(panel: "FactorsPanel") -> str:
     "The sliders of a panel as they are set now, each with a few steps, all of them together."
     s = panel.state
     grid = SliderGrid.of(s)
-    seen = [Moving(go.Figure(c), {len(c.data) - 1: {"x": np.repeat(m[:, :1], 2, 1), "y": np.repeat(m[:, 1:], 2, 1)}})
+    seen = [Moving(as_saved(c), {len(c.data) - 1: {"x": np.repeat(m[:, :1], 2, 1), "y": np.repeat(m[:, 1:], 2, 1)}})
             for c, m in zip(panel.charts, grid.marks, strict=True)]
     painted = s.expl.host.outputs == "images"
     shown = grid.output.numpy() if painted else s.images[s.index, None].numpy()
@@ -354,4 +354,5 @@ def factors(
     index: int = 0,                                      # the input to start with
 ) -> FactorsPanel:
     "Sliders on the factors of one input, with the decoded picture or the class probabilities, and a moving × on every map."
+    check_given("explorers.factors", expl, Explanation, data)
     return FactorsPanel(FactorsState.of(expl, data, maps, read, index=index))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data import ImageSet
 from .invariance_panel import LayerState, Taken, promise, show_picture, taken_table
-from .parts import NARROW, GoPanel, contact_sheet, frame, menu, sheet, thumbnails
+from .parts import NARROW, GoPanel, check_given, contact_sheet, frame, menu, sheet, thumbnails
 from .sample_panel import tiled
 from .saving import Control, Pictures, Texts, saved_page
 from ..invariance import Invariances
@@ -66,7 +66,7 @@ def mix_html(s: MixState, seen: dict[str, tuple[Taken, Taken]]) -> str:
 
 
 MEANT = ("z is what a layer has of a picture, v what it lets go. Share: how far the layer takes the mix for the picture that z is of, from "
-         "an unrelated one (0) to the very one (1); cosine: of its z with that picture’s.")
+         "an unrelated one (0) to the very one (1); cosine: of its z with that picture’s. Rebuilt: encoded and decoded by the autoencoder.")
 NOTE = ("Of each layer left z of A with v of B, right z of B with v of A; above them the host’s prediction, red where it is not that of "
         f"the picture that z is of. {MEANT}")
 
@@ -90,7 +90,7 @@ class MixPanel(GoPanel):
     def _arranged(self) -> list[W.Widget]:
         for image in (*self.pictures.values(), *self.rebuilt.values()): image.add_class("iin-crisp")
         left = W.VBox([self.side, self.sheet], layout=dict(width="206px"))
-        each = [[self.chosen[k], self.pictures[k], W.HTML("plain reconstruction"), self.rebuilt[k]] for k in "ab"]
+        each = [[self.chosen[k], self.pictures[k], W.HTML("rebuilt"), self.rebuilt[k]] for k in "ab"]
         two = W.HBox([W.VBox(parts, layout=dict(width="152px")) for parts in each])
         top = W.HBox([left, W.VBox([two, self.swap]), W.VBox([self.mixed, self.note], layout=dict(flex="1 1 440px"))])
         for box in (top, two): box.add_class("iin-flow")
@@ -127,7 +127,7 @@ def mix_page(panel: "MixPanel", inputs: int = 10) -> str:
     finally: s.go(a=was[0], b=was[1])
     said = [s.tags[i] for i in which]
     controls = [Control("A", said, which.index(s.a), slider=False), Control("B", said, which.index(s.b), slider=False)]
-    caption = "A and B, their plain reconstructions, then for each layer z of the picture at the left with v of the other"
+    caption = "A and B, both rebuilt, then for each layer z of the picture at the left with v of the other"
     marks = dict(rows=["A", "B"], columns=["input", "rebuilt", *s.layers])
     lead = (f"What layers of {html.escape(s.host.name)} see of one picture, with what they ignore of another. "
             f"Computed before: all pairs of {len(which)} pictures.")
@@ -137,4 +137,5 @@ def mix_page(panel: "MixPanel", inputs: int = 10) -> str:
 
 def mix(inv: Invariances, data: ImageSet, a: int = 0, b: int = 1) -> MixPanel:
     "z of one picture with v of another, and the other way round, at each layer."
+    check_given("explorers.mix", inv, Invariances, data, needed=True)
     return MixPanel(MixState(inv, data, a, b))

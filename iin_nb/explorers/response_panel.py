@@ -26,7 +26,7 @@ from ..core import DataError, generator
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, certificate_line, chart, class_names, crisp, frame, inputs, live,
+from .parts import (MAX_POINTS, LiveFigure, Panel, Scene, certificate_line, chart, check_given, class_names, crisp, frame, inputs, live,
                                     redraw, sheet, spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
@@ -363,4 +363,5 @@ def response(
     seed: int = 0,
 ) -> ResponsePanel:
     "How the answer changes when one factor is drawn anew: a histogram of the answers to one input, its class, or inputs at random."
+    check_given("explorers.response", expl, Explanation, data)
     return ResponsePanel(ResponseState.of(expl, data, maps, read, index=index, law=law, n=n, seed=seed))

@@ -22,7 +22,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (Panel, Scene, bars, certificate_line, chart, contact_sheet, crisp, frame, inputs, sheet,
+from .parts import (Panel, Scene, as_saved, bars, certificate_line, chart, check_given, contact_sheet, crisp, frame, inputs, sheet,
                                     redraw, spots, thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 from ..factors import Factors
@@ -165,7 +165,7 @@ def samples_page(panel: "SamplePanel", seeds: int = 6) -> str:
     if panel.bars:
         shares = {0: {"y": [d.shares.numpy() for d, _ in seen]}}
         views.append(Moving(go.Figure(panel.bars).update_layout(width=340), shares, "what they are taken for"))
-    views = [[Texts([html.escape(t) for _, t in seen]), *views], Moving(go.Figure(panel.map), dots, "the draws on the map of z")]
+    views = [[Texts([html.escape(t) for _, t in seen]), *views], Moving(as_saved(panel.map), dots, "the draws on the map of z")]
     menu = Control("held", [", ".join(h) or "nothing" for h in sets], sets.index(s.held), slider=False)
     lead = (f"Factors held at input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}, the others drawn anew "
             f"({s.n} draws, law: {s.law}).")
@@ -249,4 +249,5 @@ def samples(
     seed: int = 0,
 ) -> SamplePanel:
     "New pictures, or the answers of a host that answers, with chosen factors held at one input's and the others drawn from their laws."
+    check_given("explorers.samples", expl, Explanation, data)
     return SamplePanel(SampleState.of(expl, data, maps, read, index=index, held=held, law=law, n=n, seed=seed))

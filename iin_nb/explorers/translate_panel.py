@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..core import DataError, HostError
 from ..data import ImageSet
-from .parts import NARROW, GoPanel, contact_sheet, crisp, draw_again, frame, sheet, thumbnails, told
+from .parts import NARROW, GoPanel, check_given, contact_sheet, crisp, draw_again, frame, sheet, tags, thumbnails, told
 from .saving import Control, Pictures, Texts, saved_page
 from .sample_panel import tiled
 from ..pairs import Concept
@@ -63,7 +63,7 @@ class Conditions:
     `images` are those of the rows, where they are pictures; contexts that were asked once are kept."""
 
     def __init__(self, t: Translation, data: object = None, text: bool = False):
-        self.t, self.images, self.rows, self.sentences, self._kept = t, None, None, [], {}
+        self.t, self.images, self.rows, self.tags, self.sentences, self._kept = t, None, None, [], [], {}
         self.table = getattr(data, "table", data if hasattr(data, "iloc") else None)
         if t.source.kind == "columns": self.kind = "columns"
         elif text or (isinstance(data, (list, tuple)) and len(data) and isinstance(data[0], str)):
@@ -73,6 +73,7 @@ class Conditions:
         if not isinstance(self.rows, Tensor) or len(self.rows) < 2:
             want = "data: sentences, or at least two inputs of the source"
             raise DataError("explorers.translate", want, type(data).__name__, f"Pass what {t.source.name} reads.")
+        self.tags = tags(data) if isinstance(data, ImageSet) else [f"#{i}" for i in range(len(data))]
         if self.rows.ndim == 4 and self.rows.shape[1] in (1, 3): self.images = self.rows
 
     def ends(self) -> tuple[object, object]:
@@ -105,10 +106,18 @@ class Conditions:
             self._kept[key] = self.t.context(self.inputs(value))
         return self._kept[key]
 
+    def order(self, value: object) -> tuple:
+        "Where a condition stands in a menu: sentences and rows as they are given, classes in their own order, then amounts."
+        if self.kind == "rows": return (value,)
+        if self.kind == "text": return (self.sentences.index(value) if value in self.sentences else -1,)
+        classes = {c.columns[0]: list(c.classes) for c in self.t.source.concepts if not c.continuous}
+        at = (own.index(value[k]) if value[k] in own else -1 for k, own in classes.items())
+        return (*at, *(v for k, v in value.items() if k not in classes))
+
     def said(self, value: object) -> str:
         "A condition in words."
         if self.kind == "text": return f"“{value}”"
-        if self.kind == "rows": return f"#{value}"
+        if self.kind == "rows": return self.tags[value]
         return " · ".join(f"{k} {v:.2f}" if isinstance(v, float) else f"{k} {v}" for k, v in value.items())
 
 # %% ../../nbs/52_explorer_translate.ipynb #31435d25
@@ -253,7 +262,7 @@ class Asker:
             self.parts[""] = W.Combobox(value=value, options=cs.sentences[:KNOWN], placeholder="a sentence, then Enter", description=name,
                                         continuous_update=False, **wide)
         elif self.kind == "rows":
-            options = [(f"#{i}", i) for i in range(min(len(cs.rows), 1500))]
+            options = [(cs.said(i), i) for i in range(min(len(cs.rows), 1500))]
             self.parts[""] = W.Dropdown(options=options, value=value, description=f"{name}: input", **wide)
         else: self._columns(cs, value, wide)
         self.picture, self.near = W.Image(format="png"), W.HTML()
@@ -288,8 +297,9 @@ def told_line(t: Translation) -> str:
     "What is promised, and what the condition tells, in one line of html."
     c, r = t.certificate, t.record
     tick = "✓" if c.holds else "<b class='iin-wrong'>✗</b>"
-    without = f", {r['nats_unconditional']:.1f} without the condition" if r.get("nats_unconditional") is not None else ""
-    nats = f" · {r['nats']:.1f} nats a sample{without}" if "nats" in r else ""
+    nats = f" · {r['nats']:.1f} nats a sample" if "nats" in r else ""
+    if nats and r.get("nats_unconditional") is not None: nats += f", {r['nats_unconditional']:.1f} without the condition"
+    nats = nats.replace("-", "−")
     return f"<b>certificate</b>, {c.n:,} held-out: v → z → v {c.from_v:.0e} of max |v| {tick}{nats}"
 
 
@@ -410,7 +420,7 @@ def page_conditions(s: TranslateState, steps: int) -> tuple[list[object], int]:
     room = PAGE_PIXELS / (s.n * thumbnails(s.look().output[:1])[0, 0].size)   # frames
     most = max(m for m in range(2, PAGE_MOST + 1) if m == 2 or m + m * (m - 1) / 2 * (steps - 2) <= room) - len(found)
     some = [more[int(i)] for i in np.linspace(0, len(more), most, endpoint=False)] if most < len(more) else more
-    return [*found, *some], len(found) + len(more)
+    return sorted([*found, *some], key=cs.order), len(found) + len(more)
 
 
 def page_frames(s: TranslateState, chosen: Sequence[object], steps: int) -> tuple[list[Translated], np.ndarray]:
@@ -432,8 +442,10 @@ def page_frames(s: TranslateState, chosen: Sequence[object], steps: int) -> tupl
 def page_told(s: TranslateState, n: int, known: int) -> str:
     "Which conditions are on a page, and why no others."
     what = {"text": "sentences", "rows": "inputs", "columns": "conditions"}[s.kind]
-    if n < known: return f"{n} of {known:,} {what} (all would make too large a file)"
-    return f"{n} {what}" + (", each class with the other values of A, and B" if s.kind == "columns" else "")
+    classes = s.kind == "columns" and any(not c.continuous for c in s.t.source.concepts)
+    which = ["A and B as they were set, and A with any one class changed"] * classes + ["all would make too large a file"] * (n < known)
+    many = f"{n} of {known:,} {what}" if n < known else f"{n} {what}"
+    return f"all pairs of {many}" + (f" ({'; '.join(which)})" if which else "")
 
 
 def translate_page(panel: "TranslatePanel", steps: int = 7) -> str:
@@ -455,7 +467,7 @@ def translate_page(panel: "TranslatePanel", steps: int = 7) -> str:
         rows = {"A": np.repeat(k, len(k) * steps), "B": np.tile(np.repeat(k, steps), len(k))}
         views.insert(0, [Pictures(each, name, 128, which) for name, which in rows.items()])
     lead = (f"{html.escape(s.t.source.name)} as the condition, painted by {html.escape(s.t.dst.name)}. Computed before: "
-            f"{page_told(s, len(chosen), known)}, each as A and as B, {steps} places on the way; {s.n} samples of each, "
+            f"{page_told(s, len(chosen), known)}, at {steps} places from A to B; {s.n} samples at each place, "
             f"v of seed {s.seed} held, temperature {s.temperature:g}.")
     foot = f"<p>{NOTE.partition(' Above')[0]}</p>{told_line(s.t)}"
     return saved_page(f"Translation: {s.t.source.name} → {s.t.dst.name}", lead, controls, views, foot)
@@ -473,4 +485,5 @@ def translate(
     seed: int = 0,
 ) -> TranslatePanel:
     "Samples of a translation: type or choose a condition, draw again, hold v, slide to another condition, change the temperature."
+    check_given("explorers.translate", t, Translation)
     return TranslatePanel(TranslateState(t, data, a, b, read, names, n=n, temperature=temperature, seed=seed))

@@ -22,7 +22,7 @@ from ..core import DataError
 from ..data import ImageSet
 from ..embed import Atlas, Maps
 from ..explanation import Explanation
-from .parts import (LiveFigure, Panel, Scene, certificate_line, chart, inputs, live, redraw,
+from .parts import (LiveFigure, Panel, Scene, as_saved, certificate_line, chart, check_given, inputs, live, redraw,
                                     thumbnails, told)
 from .saving import Control, Moving, Pictures, Texts, saved_page
 
@@ -184,7 +184,7 @@ def walks_page(panel: "WalkPanel", n: int = 61) -> str:
         views.append(Moving(go.Figure(panel.votes).update_layout(width=300), {0: votes}))
     wound = Control("step", [f"step {t} of {s.n_steps}" for t in steps], int(np.abs(steps - panel.step.value).argmin()))
     controls = [Control("factor", s.names, s.names.index(s.factor), slider=False), wound]
-    columns = [Moving(go.Figure(panel.map), traces), views]
+    columns = [Moving(as_saved(panel.map), traces), views]
     lead = (f"From input {html.escape(inputs(s)[s.index][0])} of {len(s.images):,}: one factor of z̃ walks by small random steps "
             f"(a = {s.a:g}), the rest is held.")
     return saved_page(f"Walks through {s.expl.host.name}", lead, controls, columns, certificate_line(s))
@@ -261,4 +261,5 @@ def walk(
     seed: int = 0,
 ) -> WalkPanel:
     "A random walk in one factor, played on the map of z with the pictures and answers along it."
+    check_given("explorers.walk", expl, Explanation, data)
     return WalkPanel(WalkState.of(expl, data, maps, read, index=index, factor=factor, a=a, n_steps=n_steps, seed=seed))
