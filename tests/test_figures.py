@@ -196,3 +196,13 @@ def test_the_feature_tables_pictures_are_drawn_for_their_size():
     folder = Path(__file__).resolve().parent.parent/"docs/features"
     sizes = {p.stem: Image.open(p).size for p in folder.glob("*.png")}
     assert set(sizes) == {"iin", "net2net", "invariances"} and all(w == 540 and h < 800 for w, h in sizes.values()), sizes
+
+
+@pytest.mark.parametrize("end, cut", [(2347.0, True), (-40.0, False)])
+def test_a_rise_of_validation_leaves_the_rest_to_be_seen(end, cut):
+    frame = pd.DataFrame({"step": [5, 10, 75, 525], "train": [-40.0, -48.0, -90.0, -240.0], "held_out": [-47.0, -51.0, -42.0, end]})
+    fig = F.training_curve(frame, "nats", 10)
+    said = [a.text for a in fig.layout.annotations]
+    assert "kept: −51" in " ".join(said) and any("goes on to 2,347" in t for t in said) == cut
+    assert (fig.layout.yaxis.range is not None) == cut
+    if cut: assert fig.layout.yaxis.range[0] < -240 and -40 < fig.layout.yaxis.range[1] < 500, "all of training, and where the rise begins"

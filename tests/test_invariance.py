@@ -120,12 +120,17 @@ def test_a_tau_that_hears_nothing_is_found_out(small_set, painter):
     assert share.missed and "at most" in str(share) and share.read > 0.9
 
 
-def test_named_factors_of_a_toy():
-    "Of sixteen numbers a layer keeps the figure; the color, which it ignores, is v's, the figure z's."
-    u = recipes(1200)[0]
+def figure_keeper(n):
+    "A toy's numbers (n, 16), its explanation, a layer that keeps three of them, and its latents."
+    u = recipes(n)[0]
     expl = explain_toy(u)
     keeps = hosts.from_functions(lambda x: x[:, 10:13], lambda z: z, u, "keeps the figure")
-    z = latents.from_array(expl.host.encode(u), pd.DataFrame(index=range(len(u))))
+    return u, expl, keeps, latents.from_array(expl.host.encode(u), pd.DataFrame(index=range(n)))
+
+
+def test_named_factors_of_a_toy():
+    "Of sixteen numbers a layer keeps the figure; the color, which it ignores, is v's, the figure z's."
+    u, expl, keeps, z = figure_keeper(1200)
     made = translation.translate(keeps, expl.host, (u, z), FlowConfig(16, n_blocks=2, hidden=32), EmbedderConfig(width=8, hidden=32),
                                  Recipe(n_steps=150, lr=1e-2, eval_every=50), 128, baseline=False)
     shares = Invariances({"figure": made}, expl).variance(u[:200], 8)["figure"]
@@ -308,11 +313,8 @@ def test_saved_and_loaded_is_the_same(kept, host):
 
 
 def named():
-    "Invariances with an explanation: a layer that keeps ten of a toy's numbers, hosts of functions."
-    u = recipes(300)[0]
-    expl = explain_toy(u)
-    keeps = hosts.from_functions(lambda x: x[:, 10:13], lambda z: z, u, "keeps the figure")
-    z = latents.from_array(expl.host.encode(u), pd.DataFrame(index=range(len(u))))
+    "Invariances with an explanation, of hosts of functions."
+    u, expl, keeps, z = figure_keeper(300)
     quick = dict(recipe=Recipe(n_steps=4, eval_every=2), batch=32, baseline=False)
     made = translation.translate(keeps, expl.host, (u, z), FlowConfig(16, n_blocks=1, hidden=8), EmbedderConfig(width=8, hidden=8), **quick)
     return Invariances({"the figure/…": made}, expl), keeps, u

@@ -12,6 +12,7 @@ from toy_digits import CONCEPTS, SIZES, explain_digits, judge, toy_digits
 
 from iin_nb import embed, report, scores
 from iin_nb.core import DataError, HostError
+from iin_nb.fit import History
 
 
 @pytest.fixture(scope="module")
@@ -234,6 +235,17 @@ def test_a_page_of_its_own_without_concepts(tmp_path):
     expl = replace(explain_digits("logits", {"residual": 17}), concepts=())
     text = " ".join(Page(report.page_of(expl, own_set(), tmp_path/"page.html").read_text(encoding="utf-8")).text)
     assert "What changes the model’s answer: the residual." in text and "concepts: none" in text
+
+
+@pytest.mark.parametrize("best, few", [(10, True), (80, False)])
+def test_a_page_says_at_its_top_that_t_had_few_pictures(best, few, tmp_path):
+    expl = explain_digits("logits")
+    rows = [{"step": k, "seconds": 1.0, "train": 1.0, "held_out": abs(k - best) / 10, "lr": 1e-3} for k in (10, 20, 40, 80)]
+    expl.history = History(rows, "early", best)
+    page = report.page_of(expl, own_set(), tmp_path/"page.html").read_text(encoding="utf-8")
+    text = " ".join(Page(page).text)
+    assert ("T had too few pictures" in text) == (f"T was best at step {best} of 80" in text) == few
+    assert "<nav></nav>" in page, "one section needs no links to itself"
 
 
 def test_figures_take_words_for_classes():
